@@ -1,0 +1,40 @@
+# make demo and make test are each enough on a fresh clone: they make the environment themselves
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO ?= demo
+
+.PHONY: help setup lint test demo bench
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## make the environment, with uv where it is installed, else with venv and pip
+
+$(READY): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+		VIRTUAL_ENV=$(VENV) uv pip install --quiet --constraint constraints.txt --editable . --group dev; \
+	else \
+		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev; \
+	fi
+	@touch $(READY)
+
+lint: $(READY) ## check style, types and the order of the modules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(READY) ## run the tests; TESTS="-m real" and the like are handed on
+	$(BIN)/python -m pytest $(TESTS)
+
+demo: $(READY) ## draw phantoms, train, test, predict: about two minutes on two cores
+	$(BIN)/flexunet demo $(DEMO) --overwrite true
+
+bench: $(READY) ## measure what the project claims to be fast
+	$(BIN)/python benchmarks/decode_mask.py
+	$(BIN)/python benchmarks/train_step.py

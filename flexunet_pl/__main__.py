@@ -1,0 +1,164 @@
+"""The command `flexunet`: the table of verbs, and how a run ends."""
+
+import argparse
+import difflib
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from flexunet_pl import __version__
+from flexunet_pl.errors import RunFailedError, RunInterrupted, UserError
+
+
+class Verb(NamedTuple):
+    """A verb of the command line.
+
+    Attributes:
+        summary: What it does, in one line.
+        run: Called with its name, its arguments and the packages to trust. What it needs is imported in there.
+    """
+
+    summary: str
+    run: Callable[[str, list[str], list[str]], None]
+
+
+def _run_lightning(verb: str, args: list[str], trusted: list[str]) -> None:
+    from flexunet_pl.cli import run
+
+    run(verb, args, trusted)
+
+
+def _run_phantom(verb: str, args: list[str], trusted: list[str]) -> None:
+    from jsonargparse import auto_cli
+
+    from flexunet_pl.prepare.phantom import write_phantom
+
+    auto_cli(write_phantom, args=args, prog=f"flexunet {verb}", exit_on_error=False)
+
+
+def _run_demo(verb: str, args: list[str], trusted: list[str]) -> None:
+    from jsonargparse import auto_cli
+
+    from flexunet_pl.demo import run_demo
+
+    auto_cli(run_demo, args=args, prog=f"flexunet {verb}", exit_on_error=False)
+
+
+VERBS = {
+    "fit": Verb("train a network on a folder of images and colour-coded masks", _run_lightning),
+    "validate": Verb("score a checkpoint on the valid folder", _run_lightning),
+    "test": Verb("score a checkpoint on the test folder", _run_lightning),
+    "predict": Verb("write masks for a folder of images", _run_lightning),
+    "phantom": Verb("draw a data set of thorax phantoms to try things on", _run_phantom),
+    "demo": Verb("draw phantoms, train on them, test, predict, and show where all of it lies", _run_demo),
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        args: What follows the program's name; taken from the process where none is given.
+
+    Returns:
+        Exit status: 0 done; 2 the user can mend it; 3 the run failed; 128 and the signal's number after a signal.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        _dispatch(words)
+    except SystemExit as leaving:  # --help and --print_config; and Lightning, after an interrupt outside of training
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            return 130
+        return leaving.code if isinstance(leaving.code, int) else 0
+    except BaseException as error:
+        status = _exit_status(error)
+        if debug or status is None:
+            raise
+        sys.stderr.write(f"flexunet: {_one_line(error)}\n")
+        return status
+    return 0
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_help())
+        return
+    if words[0] == "--version":
+        sys.stdout.write(f"flexunet {__version__}\n")
+        return
+    name, *rest = words
+    if name not in VERBS:
+        close = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else "`flexunet --help` lists the verbs"
+        raise UserError(f"there is no verb `{name}`; {hint}")
+    trusted = _take_option(rest, "--trust")
+    VERBS[name].run(name, rest, trusted)
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return (
+        f"flexunet {__version__}: train, score and deploy U-Nets for medical image segmentation\n\n"
+        f"usage: flexunet VERB [options]\n\n{verbs}\n\n"
+        "options of every verb:\n"
+        "  --help           explain the verb\n"
+        "  --debug          show the stack trace of an error\n"
+        "  --trust PACKAGE  let class paths name that package; repeatable\n"
+    )
+
+
+def _take_option(words: list[str], option: str) -> list[str]:
+    """Remove an option wherever it stands, and return its values.
+
+    Raises:
+        UserError: If the option stands last, without a value.
+    """
+    values = []
+    while option in words:
+        at = words.index(option)
+        if at + 1 == len(words):
+            raise UserError(f"{option} needs a value")
+        values.append(words[at + 1])
+        del words[at : at + 2]
+    return values
+
+
+def _exit_status(error: BaseException) -> int | None:
+    """Return the exit status that an error stands for, or None for one that is our mistake."""
+    if isinstance(error, RunInterrupted):
+        return 128 + error.signum
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, RunFailedError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return 3
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return 3
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return 3
+    if isinstance(error, UserError | argparse.ArgumentError):
+        return 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return 2
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, argparse.ArgumentError):
+        return " ".join(error.message.split())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, RuntimeError) and "DataLoader worker" in lines[0]:
+        return f"{lines[0]} Probably memory ran out; lower data.num_workers or data.batch_size"
+    if lines[0].startswith("Caught ") and "worker process" in lines[0]:
+        # raised in a worker: torch puts the trace into the message, and the error itself stands last
+        return lines[-1].partition(": ")[2]
+    return " ".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

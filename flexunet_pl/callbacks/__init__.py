@@ -1,0 +1,19 @@
+"""Callbacks, one side effect each."""
+
+from flexunet_pl.callbacks.epoch_change import EpochChangeInference
+from flexunet_pl.callbacks.finite_loss import FiniteLoss
+from flexunet_pl.callbacks.history import HistoryCurves
+from flexunet_pl.callbacks.interrupt import GracefulStop
+from flexunet_pl.callbacks.random_state import RandomState
+from flexunet_pl.callbacks.stop_file import StopFile
+from flexunet_pl.callbacks.writer import PredictionWriter
+
+__all__ = [
+    "EpochChangeInference",
+    "FiniteLoss",
+    "GracefulStop",
+    "HistoryCurves",
+    "PredictionWriter",
+    "RandomState",
+    "StopFile",
+]

@@ -1,0 +1,155 @@
+"""EpochChangeInference: what the network makes of a few images, after each epoch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from flexunet_pl.data.dataset import PredictDataset, collate_predict
+from flexunet_pl.errors import DataError
+from flexunet_pl.image_io import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files, read_mask, write_image, write_mask
+from flexunet_pl.inference.overlays import draw_overlay
+from flexunet_pl.task import Prediction, SegmentationTask
+
+_THUMBNAIL = 128  # px, longer side of a picture in the film strip
+_HEADER = 16  # px, height of the line that names the columns
+
+
+class EpochChangeInference(Callback):
+    """Predicts the first images of a folder after each epoch.
+
+    Writes ``epoch_change/Epoch_<n>_<stem>.png`` (palette masks of the image's own size) and ``film_strip.png`` (one
+    row per image: image, mask if there is one, then one column per epoch) in the run's folder, and shows the overlays
+    in TensorBoard.
+
+    Args:
+        images: Folder of images; by default ``mini_test/images`` of the data, or else ``valid/images``. Masks are
+            looked for in ``masks`` beside it.
+        num_images: How many, from the first by name; 0 turns the callback off.
+    """
+
+    def __init__(self, images: Path | None = None, num_images: int = 6) -> None:
+        self.images = images
+        self.num_images = num_images
+        self._folder = Path()
+        self._dataset: PredictDataset | None = None
+        self._strip: list[list[NDArray[np.uint8]]] = []  # by column
+        self._titles: list[str] = []
+        self._still = 0  # the first columns, which do not depend on the epoch
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the images before training starts.
+
+        Raises:
+            DataError: If the folder is missing or empty.
+        """
+        if stage != "fit" or not self.num_images or trainer.sanity_checking:
+            return
+        folder = self.images if self.images is not None else _default_images(trainer)
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "epoch_change"
+        if folder is not None and trainer.is_global_zero:
+            paths = list_files(folder)[: self.num_images]
+            self._dataset = PredictDataset(paths, _task(pl_module).reader)
+            self._start_strip(paths, _task(pl_module))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up the film strip of the run that is resumed, from the masks that it wrote."""
+        if self._dataset is None:
+            return
+        for epoch in range(1, trainer.current_epoch + 1):
+            masks = [self._mask_path(epoch, path) for path in self._dataset.paths]
+            if all(mask.is_file() for mask in masks):
+                self._add_column(_task(pl_module), epoch, [read_mask(m, _task(pl_module).rgb_map) for m in masks])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Predict the images and add them to the film strip."""
+        if self._dataset is None:
+            return
+        task, epoch = _task(pl_module), trainer.current_epoch + 1
+        masks = [prediction.mask.numpy() for prediction in _predict(trainer, task, self._dataset)]
+        for path, mask in zip(self._dataset.paths, masks, strict=True):
+            write_mask(self._mask_path(epoch, path), mask, task.rgb_map)
+        self._add_column(task, epoch, masks)
+        write_image(self._folder / "film_strip.png", _draw_strip(self._strip, self._titles))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                newest = _draw_strip(
+                    [*self._strip[: self._still], self._strip[-1]], [*self._titles[: self._still], self._titles[-1]]
+                )
+                logger.experiment.add_image("epoch_change", newest, global_step=trainer.global_step, dataformats="HWC")
+
+    def _mask_path(self, epoch: int, image: Path) -> Path:
+        return self._folder / f"Epoch_{epoch}_{image.stem}.png"
+
+    def _add_column(self, task: SegmentationTask, epoch: int, masks: list[NDArray[np.uint8]]) -> None:
+        images = [task.reader.read(path) for path in self._dataset.paths] if self._dataset is not None else []
+        pairs = zip(images, masks, strict=True)
+        self._strip.append([_thumbnail(draw_overlay(image, mask, task.rgb_map)) for image, mask in pairs])
+        self._titles.append(f"epoch {epoch}")
+
+    def _start_strip(self, paths: list[Path], task: SegmentationTask) -> None:
+        """Begin with the images, and with the masks that stand beside them."""
+        images = [task.reader.read(path) for path in paths]
+        self._strip, self._titles = [[_thumbnail(image) for image in images]], ["image"]
+        masks = {p.stem: p for p in _files(paths[0].parent.parent / "masks")}
+        if all(path.stem in masks for path in paths):
+            truth = [read_mask(masks[path.stem], task.rgb_map) for path in paths]
+            pairs = zip(images, truth, strict=True)
+            self._strip.append([_thumbnail(draw_overlay(i, m, task.rgb_map)) for i, m in pairs])
+            self._titles.append("truth")
+        self._still = len(self._strip)
+
+
+def _predict(trainer: Trainer, task: SegmentationTask, dataset: PredictDataset) -> list[Prediction]:
+    was_training = task.training
+    task.eval()
+    predictions = []
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        for i in range(len(dataset)):  # one by one: the images need not fit the device together
+            batch: Any = task.transfer_batch_to_device(collate_predict([dataset[i]]), task.device, 0)
+            predictions += task.predict_step(batch, i)
+    task.train(was_training)
+    return predictions
+
+
+def _task(pl_module: LightningModule) -> SegmentationTask:
+    if not isinstance(pl_module, SegmentationTask):
+        raise TypeError(f"EpochChangeInference works on a SegmentationTask, not on {type(pl_module).__name__}")
+    return pl_module
+
+
+def _default_images(trainer: Trainer) -> Path | None:
+    root = getattr(trainer.datamodule, "root", None)  # type: ignore[attr-defined]
+    if root is None:
+        return None
+    return next((f for f in (root / "mini_test" / "images", root / "valid" / "images") if f.is_dir()), None)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return list_files(folder, MASK_SUFFIXES | IMAGE_SUFFIXES)
+    except DataError:
+        return []  # images without masks can be watched too
+
+
+def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    small = Image.fromarray(np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3))))
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
+    return np.asarray(small)
+
+
+def _draw_strip(columns: list[list[NDArray[np.uint8]]], titles: list[str]) -> NDArray[np.uint8]:
+    """Lay thumbnails out, one column per list, with a title over each."""
+    rows = max(len(column) for column in columns)
+    canvas = Image.new("RGB", (len(columns) * _THUMBNAIL, _HEADER + rows * _THUMBNAIL))
+    draw = ImageDraw.Draw(canvas)
+    for x, (column, title) in enumerate(zip(columns, titles, strict=True)):
+        draw.text((x * _THUMBNAIL + 4, 2), title, fill="white")
+        for y, thumbnail in enumerate(column):
+            canvas.paste(Image.fromarray(thumbnail), (x * _THUMBNAIL, _HEADER + y * _THUMBNAIL))
+    return np.asarray(canvas)

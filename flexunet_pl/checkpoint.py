@@ -1,0 +1,186 @@
+"""Checkpoint files: written so that no kill loses the last one, read without running anything."""
+
+import hashlib
+import io
+import logging
+import os
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Trainer
+
+from flexunet_pl.errors import ModelFileError
+
+log = logging.getLogger(__name__)
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes beside the target and moves into place, with a SHA-256 beside it; reads with ``weights_only=True``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint; until it is complete and on the disk, the file of that name stays as it was.
+
+        Args:
+            checkpoint: State to save, tensors and plain values.
+            path: The file.
+            storage_options: Not supported.
+
+        Raises:
+            TypeError: If storage options are given.
+        """
+        if storage_options is not None:
+            raise TypeError("storage_options are not supported: checkpoints are local files")
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
+        # Lightning stages in the system's temporary folder: on another file system its final move is no replace
+        staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with staged.open("wb") as file:
+                writer = _HashingWriter(file)
+                torch.save(checkpoint, cast("IO[bytes]", writer))
+                file.flush()
+                os.fsync(file.fileno())
+            # between the two moves the old and the new file are both right, so the sidecar names both
+            known = [*_known_hashes(target), writer.sha256.hexdigest()]
+            _write_sidecar(target, known[-2:])
+            staged.replace(target)
+            _write_sidecar(target, known[-1:])
+            _sync_folder(target.parent)
+        finally:
+            staged.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint with `read_checkpoint`; what is asked for ``weights_only``, it is True.
+
+        Args:
+            path: The file.
+            map_location: Device to put the tensors on, the CPU by default.
+            weights_only: Ignored.
+
+        Returns:
+            The checkpoint.
+        """
+        return read_checkpoint(path, map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint and its sidecar.
+
+        Args:
+            path: The file.
+        """
+        target = Path(path)
+        target.unlink(missing_ok=True)
+        _sidecar(target).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[str, Any]:
+    """Read a checkpoint of this package without running code from it.
+
+    Args:
+        path: A local file.
+        map_location: Device to put the tensors on, the CPU by default.
+
+    Returns:
+        The checkpoint: tensors and plain values.
+
+    Raises:
+        ModelFileError: If the file is missing, damaged, no checkpoint, or holds anything but tensors and plain values.
+    """
+    if "://" in str(path):
+        raise ModelFileError(f"{path}: checkpoints are read from local files only; download it first")
+    target = Path(path)
+    if not target.is_file():
+        raise ModelFileError(f"{target}: no such checkpoint file")
+    known = _known_hashes(target)
+    if known and _hash_file(target) not in known:
+        raise ModelFileError(
+            f"{target}: damaged, its SHA-256 is not the one in {_sidecar(target).name}; "
+            "use another checkpoint of the run, or remove the sidecar if you changed the file on purpose"
+        )
+    try:
+        checkpoint = torch.load(target, map_location=map_location or "cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds, and its advice is to load unsafely
+        raise ModelFileError(
+            f"{target}: is no checkpoint of flexunet, or holds Python objects, which are never loaded"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ModelFileError(f"{target}: is no checkpoint of flexunet: it has no state_dict")
+    return checkpoint
+
+
+def last_checkpoint(trainer: Trainer) -> Path:
+    """Return where a run keeps its last state.
+
+    Args:
+        trainer: The trainer of the run.
+
+    Returns:
+        The file, which need not exist yet.
+    """
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
+    return Path(folder) / "last.ckpt"
+
+
+class _HashingWriter(io.RawIOBase):
+    """Hash what goes through to a file, so that it need not be read again."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self.file = file
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
+def _sidecar(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256")
+
+
+def _known_hashes(target: Path) -> list[str]:
+    """Return the hashes that the sidecar gives for a file: one, or two where a write was cut off between its moves."""
+    sidecar = _sidecar(target)
+    if not sidecar.is_file():
+        return []
+    return [
+        line.split()[0] for line in sidecar.read_text(encoding="utf-8", errors="replace").splitlines() if line.split()
+    ]
+
+
+def _write_sidecar(target: Path, hashes: list[str]) -> None:
+    sidecar = _sidecar(target)
+    staged = sidecar.with_name(f".{sidecar.name}.{os.getpid()}.tmp")
+    with staged.open("w", encoding="utf-8") as file:
+        file.writelines(f"{value}  {target.name}\n" for value in hashes)  # the format of sha256sum
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(sidecar)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what a killed run left while it wrote this file; a run folder has one writer."""
+    for stale in sorted(target.parent.glob(f".{target.name}*.tmp")):
+        stale.unlink(missing_ok=True)
+        log.warning("removed %s, left by a run that was killed while it saved", stale)

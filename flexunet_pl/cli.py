@@ -1,0 +1,307 @@
+"""FlexUNetCLI: fit, validate, test and predict, by LightningCLI."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace, dict_to_namespace, set_parsing_settings
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from rich.console import Console
+from rich.table import Table
+
+from flexunet_pl.callbacks import (
+    EpochChangeInference,
+    FiniteLoss,
+    GracefulStop,
+    HistoryCurves,
+    PredictionWriter,
+    RandomState,
+    StopFile,
+)
+from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
+from flexunet_pl.data.datamodule import SegmentationDataModule
+from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.models.build import TRUSTED_PACKAGES
+from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.task import SegmentationTask
+
+SEED = 137  # the reference's
+
+_TRAINER_DEFAULTS = {
+    "max_epochs": 100,
+    "gradient_clip_val": 0.2,
+    "gradient_clip_algorithm": "value",
+    "log_every_n_steps": 10,
+    "logger": {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": "runs", "name": "flexunet", "default_hp_metric": False},
+    },
+}
+# callbacks with a section of their own in the configuration: class and defaults
+_CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "checkpoint": (
+        ModelCheckpoint,
+        {"monitor": "val/loss", "filename": "best", "save_on_train_epoch_end": True, "enable_version_counter": False},
+    ),
+    # behind the best, whose state it saves; ModelCheckpoint's own save_last writes only when there is a new best
+    "last_checkpoint": (
+        ModelCheckpoint,
+        {"filename": "last", "save_on_train_epoch_end": True, "enable_version_counter": False},
+    ),
+    "early_stopping": (EarlyStopping, {"monitor": "val/loss", "patience": 10}),
+    "epoch_change": (EpochChangeInference, {}),
+    "stop_file": (StopFile, {}),
+    "prediction": (PredictionWriter, {}),
+}
+_LINKED = {"num_classes", "classes", "in_channels"}  # network arguments that follow from others
+_EXPECTED_WARNINGS = (
+    "The number of training batches",  # small data sets are no mistake
+    ".*does not have many workers",  # data.num_workers has a default that fits the machine
+    "LightningCLI's args parameter is intended",  # `main` always passes them
+    "You're resuming from a checkpoint that ended before",  # EpochSampler goes on where the epoch stopped
+    "Checkpoint directory .* exists and is not empty",  # files there are the run's own
+    "Be aware that when using `ckpt_path`, callbacks",  # those of training have nothing to do elsewhere
+    "The dirpath has changed from",  # test and predict write no checkpoints
+    ".*isinstance.treespec, LeafSpec.",  # Lightning calls a function that torch renamed
+)
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves the configuration in the run's folder and shows it in TensorBoard."""
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Log the hyper-parameters of network, training and data."""
+        shown = {key: self.config[key] for key in ("model", "data") if key in self.config}
+        flat = {k: v if isinstance(v, int | float | bool) else str(v) for k, v in dict_to_namespace(shown).items()}
+        for logger in trainer.loggers:
+            logger.log_hyperparams(flat)
+
+
+class FlexUNetCLI(LightningCLI):
+    """Runs one of Lightning's verbs on `SegmentationTask` and `SegmentationDataModule`.
+
+    Args:
+        args: Command line behind the program's name.
+        trusted_packages: Packages that class paths may name, besides the usual ones.
+    """
+
+    def __init__(self, args: Sequence[str], trusted_packages: Sequence[str] = ()) -> None:
+        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*TRUSTED_PACKAGES, *trusted_packages])
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+        super().__init__(
+            SegmentationTask,
+            SegmentationDataModule,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=SEED,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # it stores a class path that loading would import and call
+            args=list(args),
+        )
+
+    # ---- the parsers -----------------------------------------------------------------------------------------------
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make parsers that raise instead of printing usage and exiting."""
+        return super().init_parser(exit_on_error=False, **kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks' sections, the defaults, and the links from task to data."""
+        parser.set_defaults({f"trainer.{key}": value for key, value in _TRAINER_DEFAULTS.items()})
+        for name, (callback, defaults) in _CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
+            parser.set_defaults({f"{name}.{key}": value for key, value in defaults.items()})
+        for key in ("rgb_map", "image_size", "in_channels", "image_window"):
+            parser.link_arguments(f"model.{key}", f"data.{key}")
+        # FlexUNet says num_classes, segmentation_models_pytorch says classes; a link without its target is passed over
+        for target in ("num_classes", "classes"):
+            parser.link_arguments("model.rgb_map", f"model.network.init_args.{target}", compute_fn=_class_count)
+        parser.link_arguments("model.in_channels", "model.network.init_args.in_channels")
+        parser.set_defaults({"model.network": {"class_path": "flexunet_pl.models.FlexUNet"}})
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        # the method's own arguments come in here, behind add_arguments_to_parser
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})
+        quiet = {"test": "verbose", "validate": "verbose", "predict": "return_predictions"}
+        if subcommand in quiet:  # a table is printed instead; masks are written, not kept in memory
+            parser.set_defaults({quiet[subcommand]: False})
+        return parser
+
+    # ---- from the checkpoint ---------------------------------------------------------------------------------------
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the model's settings from the checkpoint, as Lightning does, but safely and not in silence.
+
+        Raises:
+            UserError: If a verb that needs a checkpoint has none.
+            ModelFileError: If the file is no checkpoint of this package.
+        """
+        verb = self.config.subcommand
+        path = self.config[verb].get("ckpt_path")
+        if path is None:
+            if verb != "fit":
+                raise UserError(f"{verb} needs --ckpt_path: name the checkpoint of a trained network")
+            return
+        saved = read_checkpoint(path).get("hyper_parameters")
+        if not isinstance(saved, dict) or "rgb_map" not in saved:
+            raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no rgb_map")
+        given = {
+            key: value
+            for key, value in self.config[verb].items()
+            if key.startswith("model.") and key.rpartition(".")[2] not in _LINKED
+        }
+        defaults = self._parser(verb).get_defaults()
+        self.config = self.parser.parse_object({verb: {"model": _without_links(saved)}}, self.config)
+        for key, value in given.items():
+            used = self.config[verb].get(key)
+            if used != value and value != defaults.get(key) and value is not None:
+                _say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
+
+    def before_instantiate_classes(self) -> None:
+        """Let a resumed run go on in its own folder: curves, pictures and the best checkpoint stay together."""
+        if self.config.subcommand != "fit":
+            return
+        config = self.config.fit
+        path, logger = config.get("ckpt_path"), config.trainer.get("logger")
+        if path is not None and isinstance(logger, Namespace) and (run := _run_folder(Path(path))) is not None:
+            place = {"save_dir": str(run.parent.parent), "name": run.parent.name, "version": run.name}
+            logger.init_args.update(dict_to_namespace(place))
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    def after_instantiate_classes(self) -> None:
+        """Give the task its whole configuration, for the checkpoint."""
+        self._dump_config()
+        self.model.plain_hparams.update(_for_checkpoint(self.config_dump["model"]))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has: safe checkpoints, samplers that do not pad, the callbacks without settings."""
+        trainer_config = self._get(self.config_init, "trainer")
+        kwargs["use_distributed_sampler"] = False  # the data module has samplers that count no sample twice
+        kwargs["plugins"] = [*_as_list(trainer_config.get("plugins")), AtomicCheckpointIO()]
+        callbacks = [*_as_list(trainer_config.get("callbacks"))]
+        if self.subcommand == "fit":
+            callbacks += [HistoryCurves(), RandomState(), FiniteLoss(), GracefulStop()]
+            if trainer_config.get("logger") not in {None, False}:
+                callbacks.append(LearningRateMonitor(logging_interval="epoch"))
+        elif self.subcommand == "predict":
+            kwargs["logger"] = False
+            self.save_config_callback = None
+        kwargs["callbacks"] = callbacks
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Say where the results are."""
+        checkpoint = self.trainer.checkpoint_callback
+        best = getattr(checkpoint, "best_model_path", "")
+        score = getattr(checkpoint, "best_model_score", None)
+        if best and self.trainer.is_global_zero:
+            _say(f"run folder       {self.trainer.log_dir}")
+            _say(f"best checkpoint  {best}" + (f"  (val/loss {score:.4f})" if score is not None else ""))
+            _say(f"next             flexunet test --ckpt_path {best} --data.root {self.datamodule.root}")
+
+    def after_validate(self) -> None:
+        """Print the scores."""
+        self._print_scores("val")
+
+    def after_test(self) -> None:
+        """Print the scores."""
+        self._print_scores("test")
+
+    def after_predict(self) -> None:
+        """Say where the masks are."""
+        if self.trainer.is_global_zero:
+            _say(f"masks written to {self._get(self.config, 'prediction').output_dir}")
+
+    def _print_scores(self, stage: str) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        scores = {k.removeprefix(f"{stage}/"): float(v) for k, v in self.trainer.callback_metrics.items()}
+        Console().print(score_table(scores, self.model.rgb_map, title=f"{stage} scores, means over images"))
+        if "dice_coef_multiclass" in scores:
+            _say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
+            _say(f"dice_coef_multiclass {scores['dice_coef_multiclass']:.4f} (the reference's; counts the background)")
+
+
+def score_table(scores: dict[str, float], rgb_map: RgbMap, title: str) -> Table:
+    """Lay the scores out, one row per class but the background.
+
+    Args:
+        scores: As `flexunet_pl.metrics.summarise_counts` returns them.
+        rgb_map: The classes.
+        title: Title of the table.
+
+    Returns:
+        A table for rich.
+    """
+    columns = {
+        "Dice": "dice",
+        "IoU": "iou",
+        "pooled Dice": "dice_pooled",
+        "miss rate": "miss_rate",
+        "false-alarm rate": "false_alarm_rate",
+    }
+    table = Table("class", title=title)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name in rgb_map.names[1:]:
+        values = [scores.get(f"{key}/{name}") for key in columns.values()]
+        table.add_row(name, *("n/a" if value is None else f"{value:.4f}" for value in values))
+    return table
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()
+
+
+def _class_count(rgb_map: Any) -> int:
+    return len(RgbMap.parse(rgb_map)) if rgb_map else 0
+
+
+def _for_checkpoint(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the model's section as the checkpoint keeps it: without weights to download, which the file replaces."""
+    init_args = model["network"].get("init_args") or {}
+    if "encoder_weights" in init_args:
+        init_args = {**init_args, "encoder_weights": None}
+    rgb_map = RgbMap.parse(model["rgb_map"]).to_dict()
+    return {**model, "rgb_map": rgb_map, "network": {**model["network"], "init_args": init_args}}
+
+
+def _without_links(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return saved settings without the network arguments that follow from others."""
+    network = dict(saved.get("network") or {})
+    network["init_args"] = {k: v for k, v in (network.get("init_args") or {}).items() if k not in _LINKED}
+    return {**saved, "network": network}
+
+
+def _run_folder(checkpoint: Path) -> Path | None:
+    """Return the folder of the run that wrote a checkpoint, or None where the checkpoint lies elsewhere."""
+    run = checkpoint.absolute().parent.parent
+    return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def run(verb: str, args: Sequence[str], trusted_packages: Sequence[str] = ()) -> None:
+    """Run one of Lightning's verbs.
+
+    Args:
+        verb: fit, validate, test or predict.
+        args: Its command line.
+        trusted_packages: Packages that class paths may name, besides the usual ones.
+    """
+    FlexUNetCLI([verb, *args], trusted_packages)

@@ -1,0 +1,1 @@
+"""Images and masks from folders to batches."""

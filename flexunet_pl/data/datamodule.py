@@ -1,0 +1,179 @@
+"""SegmentationDataModule: train, valid and test folders as loaders."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from flexunet_pl.batch import Batch, PredictBatch
+from flexunet_pl.data.dataset import (
+    EpochSampler,
+    PredictDataset,
+    SegmentationDataset,
+    collate,
+    collate_predict,
+)
+from flexunet_pl.data.transforms import CTAugmentation, Transform
+from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.image_io import ImageReader, Pair, Window, check_pair, list_files, list_pairs
+from flexunet_pl.rgb_map import RgbMap
+
+
+class SegmentationDataModule(LightningDataModule):
+    """Images and colour-coded masks from ``<root>/{train,valid,test}/{images,masks}``.
+
+    Images are PNG, JPEG, TIFF or BMP; masks are the same, or one-hot ``.npz``; the two are paired by stem.
+
+    Args:
+        root: Folder that holds train, valid and test.
+        rgb_map: Class names and colours; on the command line it comes from `model.rgb_map`.
+        image_size: Height and width that images are resized to; on the command line from `model.image_size`.
+        in_channels: 3 for R, G, B or 1 for grey; on the command line from `model.in_channels`.
+        image_window: Lowest and highest value of 16-bit and float images; on the command line from
+            `model.image_window`.
+        batch_size: Images per step and process.
+        num_workers: Processes that read images, besides each training process; by default half the cores, at most 4.
+        start_method: How those processes start; the system's default where none is given.
+        train_transform: Augmentation of the training images: an albumentations pipeline, or anything that is called
+            with `image` and `mask` and returns both; `ct` is the default for CT slices, null means none.
+        seed: Seed of the order and of the augmentation.
+        predict_dir: Folder of images, or one image, for predict.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        rgb_map: dict[str, list[int]] | str | None = None,
+        image_size: tuple[int, int] = (512, 512),
+        in_channels: Literal[1, 3] = 3,
+        image_window: tuple[float, float] | None = None,
+        batch_size: int = 2,
+        num_workers: int | None = None,
+        start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+        train_transform: Transform | Literal["ct"] | None = "ct",
+        seed: int = 137,
+        predict_dir: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.rgb_map = _as_rgb_map(rgb_map)
+        self.reader = ImageReader((image_size[0], image_size[1]), in_channels, _as_window(image_window))
+        self.batch_size = batch_size
+        self.num_workers = min(4, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
+        self.start_method = start_method
+        self.train_transform: Transform | None = CTAugmentation() if train_transform == "ct" else train_transform
+        self.seed = seed
+        self.predict_dir = predict_dir
+        self.pairs: dict[str, list[Pair]] = {}
+
+    def setup(self, stage: str) -> None:
+        """List the files of a stage and check their headers.
+
+        Args:
+            stage: fit, validate, test or predict.
+        """
+        for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
+            if split not in self.pairs:
+                pairs = list_pairs(self.folder(split))
+                for pair in pairs:
+                    check_pair(pair)
+                self.pairs[split] = pairs
+
+    def folder(self, split: str) -> Path:
+        """Return the folder of a split, which holds images/ and masks/.
+
+        Args:
+            split: Such as train, valid or test.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: If no root was given.
+            DataError: If the root is missing.
+        """
+        if self.root is None:
+            raise UserError("data.root is missing: name the folder that holds train, valid and test")
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder; set `data.root` to the one that holds train, valid and test")
+        return self.root / split
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training images, shuffled and augmented."""
+        sampler = self._sampler(len(self.pairs["train"]), train=True)
+        if self.trainer is not None:
+            # Lightning starts the iterator before it tells the sampler the epoch: a resumed run would replay epoch 0
+            epoch, batches = _position(self.trainer)
+            sampler.resume(epoch, batches * self.batch_size)
+        return self._loader(self._dataset("train", self.train_transform), sampler, collate)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation images, in order."""
+        return self._eval_loader("valid")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test images, in order."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[PredictBatch]:
+        """Return the images of `predict_dir`, in order.
+
+        Raises:
+            UserError: If no `predict_dir` was given.
+        """
+        if self.predict_dir is None:
+            raise UserError("data.predict_dir is missing: name the folder of images to predict")
+        paths = [self.predict_dir] if self.predict_dir.is_file() else list_files(self.predict_dir)
+        dataset = PredictDataset(paths, self.reader)
+        rank, world_size = self._process()
+        return self._loader(dataset, range(rank, len(paths), world_size), collate_predict)
+
+    def _dataset(self, split: str, transform: Transform | None = None) -> SegmentationDataset:
+        return SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed)
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        return self._loader(self._dataset(split), self._sampler(len(self.pairs[split])), collate)
+
+    def _process(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _sampler(self, size: int, *, train: bool = False) -> EpochSampler:
+        rank, world_size = self._process()
+        return EpochSampler(size, seed=self.seed, train=train, rank=rank, world_size=world_size)
+
+    def _loader(self, dataset: Any, sampler: Any, collate_fn: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=collate_fn,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            multiprocessing_context=self.start_method if self.num_workers > 0 else None,
+            pin_memory=torch.cuda.is_available(),
+            # a generator of its own: the loader must not draw from the one that dropout uses
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+def _position(trainer: Any) -> tuple[int, int]:
+    """Return the epoch that training is in or will begin with, and how many of its batches are done."""
+    epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress
+    mid_epoch = epochs.started > epochs.processed and not batches.is_last_batch
+    return epochs.processed, batches.current.processed if mid_epoch else 0
+
+
+def _as_rgb_map(value: Mapping[str, Sequence[int]] | str | None) -> RgbMap:
+    if not value:
+        raise UserError("model.rgb_map is missing: name the classes and colours, background first, `name: [r, g, b]`")
+    return RgbMap.parse(value)
+
+
+def _as_window(value: tuple[float, float] | None) -> Window | None:
+    if value is not None and not value[0] < value[1]:
+        raise UserError(f"image_window is {list(value)} but the first value must be below the second")
+    return value

@@ -1,0 +1,65 @@
+"""The demo: phantoms, training, test and prediction, one command after the other in one process."""
+
+import sys
+import time
+from pathlib import Path
+
+from flexunet_pl.cli import run
+from flexunet_pl.errors import UserError
+from flexunet_pl.image_io import list_files
+from flexunet_pl.prepare.phantom import write_phantom
+
+
+def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
+    """Draw phantoms, train a small FlexUNet on them, test it, predict, and show where all of it lies.
+
+    Args:
+        out: Folder to create.
+        overwrite: Whether a folder that is not empty may be written to.
+
+    Raises:
+        UserError: If the folder is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise UserError(f"{out}: is not empty; name another folder or give --overwrite true")
+    began = time.monotonic()
+    data, runs = out / "data", out / "runs"
+    _announce(f"flexunet phantom {data}")
+    write_phantom(data, overwrite=overwrite)
+    known = {p.name for p in (runs / "flexunet").glob("version_*")}
+    _run("fit", "--config", str(_config()), "--data.root", str(data), "--trainer.logger.save_dir", str(runs))
+    (version,) = {p.name for p in (runs / "flexunet").glob("version_*")} - known
+    run_folder = runs / "flexunet" / version
+    checkpoint = str(run_folder / "checkpoints" / "best.ckpt")
+    _run("test", "--ckpt_path", checkpoint, "--data.root", str(data), "--trainer.logger", "false")
+    masks = out / "masks"
+    _run("predict", "--ckpt_path", checkpoint, "--data.predict_dir", str(data / "test" / "images"),
+         "--prediction.output_dir", str(masks), "--prediction.overlay", "true",
+         "--prediction.overwrite", str(overwrite).lower())  # fmt: skip
+    places = {
+        "data": data,
+        "curves": run_folder / "train_losses.png",
+        "film strip": run_folder / "epoch_change" / "film_strip.png",
+        "checkpoint": checkpoint,
+        f"{len(list_files(masks))} masks": masks,
+        "overlays": masks / "overlays",
+    }
+    sys.stdout.write(f"\ndone in {time.monotonic() - began:.0f} s\n")
+    sys.stdout.writelines(f"  {what:<12} {where}\n" for what, where in places.items())
+    sys.stdout.write(f"  {'watch it':<12} tensorboard --logdir {runs}\n")
+
+
+def _config() -> Path:
+    """Return demo.yaml: in the package where it was installed, in configs/ where it runs from a clone."""
+    package = Path(__file__).parent
+    return next(p for p in (package / "configs" / "demo.yaml", package.parent / "configs" / "demo.yaml") if p.exists())
+
+
+def _run(verb: str, *args: str) -> None:
+    _announce(f"flexunet {verb} {' '.join(args)}")
+    run(verb, args)
+
+
+def _announce(command: str) -> None:
+    sys.stdout.write(f"\n$ {command}\n")
+    sys.stdout.flush()

@@ -1,0 +1,75 @@
+"""Losses for class indices: logits ``(N, K, H, W)`` and mask ``(N, H, W)`` int64 in, a scalar out.
+
+``torch.nn.CrossEntropyLoss`` and the multiclass losses of ``segmentation_models_pytorch`` fit as they are; those of
+monai want the mask with a channel axis and options set, which is what these classes do.
+"""
+
+import torch
+from monai import losses as monai_losses
+from torch import nn
+
+
+class DiceCELoss(nn.Module):
+    """Soft Dice, averaged over classes and images, plus cross-entropy.
+
+    Args:
+        include_background: Whether the Dice part averages over the background too.
+        lambda_dice: Weight of the Dice part.
+        lambda_ce: Weight of the cross-entropy part.
+    """
+
+    def __init__(self, *, include_background: bool = False, lambda_dice: float = 1.0, lambda_ce: float = 1.0) -> None:
+        super().__init__()
+        self.loss = monai_losses.DiceCELoss(
+            include_background=include_background,
+            to_onehot_y=True,
+            softmax=True,
+            lambda_dice=lambda_dice,
+            lambda_ce=lambda_ce,
+        )
+
+    def forward(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits ``(N, K, H, W)`` for class indices ``(N, H, W)``."""
+        loss: torch.Tensor = self.loss(logits, mask[:, None])
+        return loss
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy that weighs pixels down as they become certain.
+
+    Args:
+        gamma: Strength; 0 is cross-entropy.
+        include_background: Whether background pixels' own class counts.
+    """
+
+    def __init__(self, *, gamma: float = 2.0, include_background: bool = True) -> None:
+        super().__init__()
+        self.loss = monai_losses.FocalLoss(
+            include_background=include_background, to_onehot_y=True, gamma=gamma, use_softmax=True
+        )
+
+    def forward(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits ``(N, K, H, W)`` for class indices ``(N, H, W)``."""
+        loss: torch.Tensor = self.loss(logits, mask[:, None])
+        return loss
+
+
+class TverskyLoss(nn.Module):
+    """Dice with unequal weights for false positives and false negatives; raise beta for lesions that get missed.
+
+    Args:
+        alpha: Weight of false positives.
+        beta: Weight of false negatives.
+        include_background: Whether the background is averaged in.
+    """
+
+    def __init__(self, *, alpha: float = 0.3, beta: float = 0.7, include_background: bool = False) -> None:
+        super().__init__()
+        self.loss = monai_losses.TverskyLoss(
+            include_background=include_background, to_onehot_y=True, softmax=True, alpha=alpha, beta=beta
+        )
+
+    def forward(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits ``(N, K, H, W)`` for class indices ``(N, H, W)``."""
+        loss: torch.Tensor = self.loss(logits, mask[:, None])
+        return loss

@@ -1,0 +1,5 @@
+"""Networks: tensors in, logits out."""
+
+from flexunet_pl.models.flexunet import FlexUNet
+
+__all__ = ["FlexUNet"]

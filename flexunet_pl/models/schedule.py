@@ -1,0 +1,62 @@
+"""Filters, kernel, dilation and dropout of each level of a FlexUNet."""
+
+from dataclasses import dataclass
+
+from flexunet_pl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one level of the network is made of.
+
+    Attributes:
+        filters: Number of feature channels.
+        kernel: Kernel height and width in pixels, odd.
+        dilation: Dilation along height and width.
+        dropout: Dropout probability between the level's two convolutions.
+    """
+
+    filters: int
+    kernel: tuple[int, int]
+    dilation: tuple[int, int]
+    dropout: float
+
+
+def make_schedule(
+    base_filters: int, base_kernels: tuple[int, int], num_layers: int, dilation: tuple[int, int], dropout_rate: float
+) -> list[Level]:
+    """Derive every level from the first: filters double, kernels shrink by 2, dilation by 1, dropout grows.
+
+    Args:
+        base_filters: Filters of level 0.
+        base_kernels: Kernel height and width of level 0 in pixels, odd; no level goes below 3.
+        num_layers: Number of levels; the last one is the bridge.
+        dilation: Dilation of level 0 along height and width; no level goes below 1.
+        dropout_rate: Level i drops with ``i * dropout_rate``.
+
+    Returns:
+        The levels, from the image's resolution down.
+
+    Raises:
+        UserError: If an argument is out of its range.
+    """
+    if base_filters < 1 or num_layers < 1:
+        raise UserError(f"base_filters ({base_filters}) and num_layers ({num_layers}) must be at least 1")
+    if any(k < 1 or k % 2 == 0 for k in base_kernels):
+        raise UserError(f"base_kernels is {list(base_kernels)} but both must be odd, such as [9, 9]")
+    if any(d < 1 for d in dilation):
+        raise UserError(f"dilation is {list(dilation)} but both must be at least 1")
+    if not 0 <= dropout_rate * (num_layers - 1) < 1:
+        raise UserError(
+            f"dropout_rate {dropout_rate} gives the last of {num_layers} levels a dropout of "
+            f"{dropout_rate * (num_layers - 1):g} but it must stay in [0, 1)"
+        )
+    return [
+        Level(
+            filters=base_filters * 2**i,
+            kernel=(max(base_kernels[0] - 2 * i, 3), max(base_kernels[1] - 2 * i, 3)),
+            dilation=(max(dilation[0] - i, 1), max(dilation[1] - i, 1)),
+            dropout=dropout_rate * i,
+        )
+        for i in range(num_layers)
+    ]

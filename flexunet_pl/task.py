@@ -1,0 +1,238 @@
+"""SegmentationTask: network, loss, optimizer, scheduler and scores as one LightningModule."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import ReduceLROnPlateau
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from flexunet_pl.batch import Batch, PredictBatch
+from flexunet_pl.checkpoint import read_checkpoint
+from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.image_io import ImageReader
+from flexunet_pl.metrics import SegmentationScores
+from flexunet_pl.models.build import build_network, network_spec
+from flexunet_pl.models.flexunet import check_image_size
+from flexunet_pl.rgb_map import RgbMap
+
+Scheduler = LRScheduler | ReduceLROnPlateau
+
+
+class Prediction(NamedTuple):
+    """What the network says of one image, at the image's own size.
+
+    Attributes:
+        path: The image's file.
+        mask: Class index per pixel, shape ``(H, W)``, uint8.
+        probabilities: Shape ``(K, H, W)``, float32, each pixel's sum is 1.
+    """
+
+    path: str
+    mask: Tensor
+    probabilities: Tensor
+
+
+class SegmentationTask(LightningModule):
+    """Trains and scores a segmentation network.
+
+    The checkpoint holds what `test`, `predict` and `load_model` need, as plain values: `rgb_map`, `image_size`,
+    `in_channels`, `image_window`, and the network's class path and arguments.
+
+    Args:
+        network: Maps images ``(N, C, H, W)`` in 0..255 to logits ``(N, K, H, W)``.
+        rgb_map: Ordered mapping ``name: [r, g, b]``, the background first; the order is the class index. The
+            original's dict literal ``{(0, 0, 0): 0, ...}`` is read too.
+        image_size: Height and width of the images that the network is given.
+        in_channels: 3 for R, G, B or 1 for grey.
+        image_window: Lowest and highest value of 16-bit and float images, mapped to 0 and 255.
+        loss: Called with logits ``(N, K, H, W)`` and class indices ``(N, H, W)``; cross-entropy where none is given.
+        optimizer: Called with the parameters.
+        scheduler: Called with the optimizer; stepped once an epoch, after validation.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        rgb_map: dict[str, list[int]] | str | None = None,
+        image_size: tuple[int, int] = (512, 512),
+        in_channels: Literal[1, 3] = 3,
+        image_window: tuple[float, float] | None = None,
+        loss: nn.Module | None = None,
+        optimizer: Callable[[Iterable[Tensor]], Optimizer] = lambda params: Adam(params, lr=1e-4, eps=1e-7),
+        scheduler: Callable[[Optimizer], Scheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        if not rgb_map:
+            raise UserError(
+                "model.rgb_map is missing: name the classes and colours, background first, `name: [r, g, b]`"
+            )
+        self.rgb_map = RgbMap.parse(rgb_map)
+        self.reader = ImageReader((image_size[0], image_size[1]), in_channels, image_window)
+        # FlexUNet states its factor; the encoders of segmentation_models_pytorch state their stride
+        stride = getattr(getattr(network, "encoder", None), "output_stride", 1)
+        check_image_size((image_size[0], image_size[1]), getattr(network, "size_factor", stride))
+        self.network = network.to(memory_format=torch.channels_last)
+        self.loss = loss if loss is not None else nn.CrossEntropyLoss()
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.train_scores, self.val_scores, self.test_scores = (
+            SegmentationScores(self.rgb_map.names) for _ in range(3)
+        )
+        self.plain_hparams: dict[str, Any] = {
+            "network": network_spec(network),
+            "rgb_map": self.rgb_map.to_dict(),
+            "image_size": list(image_size),
+            "in_channels": in_channels,
+            "image_window": list(image_window) if image_window is not None else None,
+        }
+
+    # ---- the network -----------------------------------------------------------------------------------------------
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute the logits of every class.
+
+        Args:
+            image: Shape ``(N, C, H, W)``, uint8 or float, values in 0..255.
+
+        Returns:
+            Logits, shape ``(N, K, H, W)``.
+        """
+        logits: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        if logits.shape[1] > 1:
+            return logits
+        # sigmoid(z) is the softmax of (0, z): a network with one logit is one with two classes
+        return torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+    # ---- training and scoring --------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the loss of a batch and add it to the epoch's scores."""
+        loss = self._step(batch, self.train_scores)
+        self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(batch["name"]))
+        if self.trainer.is_last_batch:
+            self._log_scores("train", self.train_scores)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the scores of the validation."""
+        self._step(batch, self.val_scores)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the scores of the test."""
+        self._step(batch, self.test_scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation."""
+        self._log_scores("val", self.val_scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test."""
+        self._log_scores("test", self.test_scores)
+
+    def _step(self, batch: Batch, scores: SegmentationScores) -> Tensor:
+        counted = batch["counted"]
+        logits: Tensor = self(batch["image"])[:counted].float()
+        if not counted:  # images that only keep the processes in step
+            return logits.sum()
+        mask = batch["mask"][:counted].long()
+        loss: Tensor = self.loss(logits, mask)
+        scores.update(logits.detach(), mask, loss.detach())
+        return loss
+
+    def _log_scores(self, stage: str, scores: SegmentationScores) -> None:
+        for name, value in scores.compute().items():
+            shown = stage == "val" and name in {"loss", "dice"}
+            self.log(
+                f"{stage}/{name}", value, on_step=False, on_epoch=True, prog_bar=shown, sync_dist=True, batch_size=1
+            )
+        scores.reset()
+
+    # ---- prediction ------------------------------------------------------------------------------------------------
+
+    def predict_step(self, batch: PredictBatch, batch_idx: int) -> list[Prediction]:
+        """Predict each image of a batch at its own size."""
+        logits = self(batch["image"]).float()
+        predictions = []
+        for path, size, of_image in zip(batch["path"], batch["size"], logits, strict=True):
+            resized = nn.functional.interpolate(of_image[None], size=size, mode="bilinear", align_corners=False)[0]
+            predictions.append(
+                Prediction(path, resized.argmax(dim=0).to(torch.uint8).cpu(), resized.softmax(dim=0).cpu())
+            )
+        return predictions
+
+    # ---- optimization ----------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer, and the scheduler where there is one."""
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer)
+        monitor = getattr(scheduler, "monitor", None)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "strict": False}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Do nothing: Lightning steps after the epoch's checkpoint is saved, and a resumed run would miss the step."""
+
+    def on_train_epoch_end(self) -> None:
+        """Step the scheduler, before the epoch's checkpoint is saved.
+
+        Raises:
+            UserError: If the scheduler watches a score that was not computed.
+        """
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            watched = self.trainer.callback_metrics.get(scheduler.monitor)
+            if watched is None:
+                raise UserError(
+                    f"model.scheduler watches `{scheduler.monitor}`, which was not computed; use one of "
+                    f"{', '.join(sorted(self.trainer.callback_metrics))}"
+                )
+            scheduler.step(watched.item())
+        elif isinstance(scheduler, LRScheduler):
+            scheduler.step()
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the hyper-parameters as plain values."""
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.plain_hparams
+
+
+def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:
+    """Load the trained network of a checkpoint.
+
+    Args:
+        path: A checkpoint of this package.
+        network: The network to fill, for those whose arguments the checkpoint does not know.
+
+    Returns:
+        The network in eval mode, on the CPU: images ``(N, C, H, W)`` in 0..255 in, logits ``(N, K, H, W)`` out.
+
+    Raises:
+        ModelFileError: If the file is no checkpoint of this package, or its weights do not fit the network.
+    """
+    checkpoint = read_checkpoint(path)
+    if network is None:
+        spec = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("network")
+        if not isinstance(spec, Mapping):
+            raise ModelFileError(f"{path}: does not know how its network was built; pass it as `network`")
+        network = build_network(str(spec.get("class_path")), dict(spec.get("init_args") or {}))
+    prefix = "network."
+    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path}: {_first_lines(str(error))}") from error
+    return network.to(memory_format=torch.channels_last).eval()
+
+
+def _first_lines(message: str, count: int = 3) -> str:
+    lines: Sequence[str] = [line.strip() for line in message.splitlines() if line.strip()]
+    return " ".join(lines[:count])
