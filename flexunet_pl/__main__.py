@@ -139,7 +139,9 @@ def _exit_status(error: BaseException) -> int | None:
         return 3
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return 3
-    if isinstance(error, UserError | argparse.ArgumentError):
+    if isinstance(error, UserError | argparse.ArgumentError) or type(error).__name__ == "MisconfigurationException":
+        return 2
+    if str(error).startswith("Early stopping conditioned on metric"):  # Lightning raises a bare RuntimeError
         return 2
     if isinstance(error, OSError) and error.filename is not None:
         return 2

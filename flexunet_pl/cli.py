@@ -1,13 +1,16 @@
 """FlexUNetCLI: fit, validate, test and predict, by LightningCLI."""
 
+import json
 import logging
 import sys
 import warnings
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, dict_to_namespace, set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -26,12 +29,14 @@ from flexunet_pl.callbacks import (
 from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.mistakes import explain_mistake, unreadable_config
 from flexunet_pl.models.build import TRUSTED_PACKAGES
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.task import SegmentationTask
 
 SEED = 137  # the reference's
 
+_RUN_NAME = "flexunet"
 _TRAINER_DEFAULTS = {
     "max_epochs": 100,
     "gradient_clip_val": 0.2,
@@ -39,7 +44,7 @@ _TRAINER_DEFAULTS = {
     "log_every_n_steps": 10,
     "logger": {
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-        "init_args": {"save_dir": "runs", "name": "flexunet", "default_hp_metric": False},
+        "init_args": {"save_dir": "runs", "name": _RUN_NAME, "default_hp_metric": False},
     },
 }
 # callbacks with a section of their own in the configuration: class and defaults
@@ -124,7 +129,6 @@ class FlexUNetCLI(LightningCLI):
         for target in ("num_classes", "classes"):
             parser.link_arguments("model.rgb_map", f"model.network.init_args.{target}", compute_fn=_class_count)
         parser.link_arguments("model.in_channels", "model.network.init_args.in_channels")
-        parser.set_defaults({"model.network": {"class_path": "flexunet_pl.models.FlexUNet"}})
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # the method's own arguments come in here, behind add_arguments_to_parser
@@ -134,6 +138,18 @@ class FlexUNetCLI(LightningCLI):
         if subcommand in quiet:  # a table is printed instead; masks are written, not kept in memory
             parser.set_defaults({quiet[subcommand]: False})
         return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and say of a mistake what it is, in one line.
+
+        Raises:
+            UserError: If the command line or a configuration file is wrong.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            known = self._parser(args[0]).get_defaults().keys()
+            raise UserError(unreadable_config(args) or explain_mistake(error.message, known)) from error
 
     # ---- from the checkpoint ---------------------------------------------------------------------------------------
 
@@ -159,28 +175,51 @@ class FlexUNetCLI(LightningCLI):
             if key.startswith("model.") and key.rpartition(".")[2] not in _LINKED
         }
         defaults = self._parser(verb).get_defaults()
-        self.config = self.parser.parse_object({verb: {"model": _without_links(saved)}}, self.config)
+        try:
+            self.config = self.parser.parse_object({verb: {"model": _without_links(saved)}}, self.config)
+        except ArgumentError as error:
+            raise ModelFileError(f"{path}: {explain_mistake(error.message, ())}") from error
         for key, value in given.items():
             used = self.config[verb].get(key)
             if used != value and value != defaults.get(key) and value is not None:
                 _say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
 
     def before_instantiate_classes(self) -> None:
-        """Let a resumed run go on in its own folder: curves, pictures and the best checkpoint stay together."""
-        if self.config.subcommand != "fit":
-            return
-        config = self.config.fit
+        """Keep what belongs to a run in its folder: a resumed run goes on there, and its scores go to a folder in it."""
+        verb = self.config.subcommand
+        config = self.config[verb]
         path, logger = config.get("ckpt_path"), config.trainer.get("logger")
-        if path is not None and isinstance(logger, Namespace) and (run := _run_folder(Path(path))) is not None:
+        run = _run_folder(Path(path)) if path is not None else None
+        if run is None or not isinstance(logger, Namespace):
+            return
+        if verb == "fit":
             place = {"save_dir": str(run.parent.parent), "name": run.parent.name, "version": run.name}
             logger.init_args.update(dict_to_namespace(place))
+        elif logger.init_args.get("name") == _RUN_NAME:  # unless the user named another place
+            logger.init_args.update(dict_to_namespace({"save_dir": str(run), "name": verb}))
 
     # ---- running ---------------------------------------------------------------------------------------------------
+
+    def instantiate_classes(self) -> None:
+        """Build task, data and trainer; a value that one of them does not take is the user's to mend.
+
+        Raises:
+            UserError: If there is such a value.
+        """
+        try:
+            super().instantiate_classes()
+        except UserError:
+            raise
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(f"configuration: {error}") from error
 
     def after_instantiate_classes(self) -> None:
         """Give the task its whole configuration, for the checkpoint."""
         self._dump_config()
-        self.model.plain_hparams.update(_for_checkpoint(self.config_dump["model"]))
+        config = {key: value for key, value in self.config_dump["model"].items() if key != "rgb_map"}
+        self.model.plain_hparams.update(
+            config, network=_for_checkpoint(config["network"] or self.model.plain_hparams["network"])
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: safe checkpoints, samplers that do not pad, the callbacks without settings."""
@@ -200,20 +239,20 @@ class FlexUNetCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say where the results are."""
-        checkpoint = self.trainer.checkpoint_callback
+        checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir  # which all processes must ask for
         best = getattr(checkpoint, "best_model_path", "")
         score = getattr(checkpoint, "best_model_score", None)
         if best and self.trainer.is_global_zero:
-            _say(f"run folder       {self.trainer.log_dir}")
+            _say(f"run folder       {folder}")
             _say(f"best checkpoint  {best}" + (f"  (val/loss {score:.4f})" if score is not None else ""))
             _say(f"next             flexunet test --ckpt_path {best} --data.root {self.datamodule.root}")
 
     def after_validate(self) -> None:
-        """Print the scores."""
+        """Print the scores and keep them as ``val_scores.json``."""
         self._print_scores("val")
 
     def after_test(self) -> None:
-        """Print the scores."""
+        """Print the scores and keep them as ``test_scores.json``."""
         self._print_scores("test")
 
     def after_predict(self) -> None:
@@ -222,9 +261,13 @@ class FlexUNetCLI(LightningCLI):
             _say(f"masks written to {self._get(self.config, 'prediction').output_dir}")
 
     def _print_scores(self, stage: str) -> None:
+        folder = self.trainer.log_dir  # all processes must ask for it together
         if not self.trainer.is_global_zero:
             return
         scores = {k.removeprefix(f"{stage}/"): float(v) for k, v in self.trainer.callback_metrics.items()}
+        if self.trainer.loggers and folder is not None:
+            target = Path(folder) / f"{stage}_scores.json"
+            target.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
         Console().print(score_table(scores, self.model.rgb_map, title=f"{stage} scores, means over images"))
         if "dice_coef_multiclass" in scores:
             _say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
@@ -266,13 +309,12 @@ def _class_count(rgb_map: Any) -> int:
     return len(RgbMap.parse(rgb_map)) if rgb_map else 0
 
 
-def _for_checkpoint(model: dict[str, Any]) -> dict[str, Any]:
-    """Return the model's section as the checkpoint keeps it: without weights to download, which the file replaces."""
-    init_args = model["network"].get("init_args") or {}
+def _for_checkpoint(network: dict[str, Any]) -> dict[str, Any]:
+    """Return a network's class and arguments without weights to download, which those of the checkpoint replace."""
+    init_args = dict(network.get("init_args") or {})
     if "encoder_weights" in init_args:
-        init_args = {**init_args, "encoder_weights": None}
-    rgb_map = RgbMap.parse(model["rgb_map"]).to_dict()
-    return {**model, "rgb_map": rgb_map, "network": {**model["network"], "init_args": init_args}}
+        init_args["encoder_weights"] = None
+    return {**network, "init_args": init_args}
 
 
 def _without_links(saved: dict[str, Any]) -> dict[str, Any]:

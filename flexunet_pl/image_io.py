@@ -155,6 +155,7 @@ def _opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
                 _check_header(path, image)
                 if decode:
                     image.load()
+                    _check_end(path, image)
                     ImageOps.exif_transpose(image, in_place=True)
                 yield image
     except DataError:
@@ -179,6 +180,12 @@ def _check_header(path: Path, image: Image.Image) -> None:
         raise DataError(f"{path}: holds {getattr(image, 'n_frames', 0)} frames; save the one you want as its own file")
     if image.mode == "CMYK" or image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _WIDE_MODES:
         raise DataError(f"{path}: colour mode {image.mode} is not supported; convert it to RGB or greyscale")
+
+
+def _check_end(path: Path, image: Image.Image) -> None:
+    # Pillow is content with a PNG that lacks its end; the rest of it may be damaged too
+    if image.format == "PNG" and b"IEND" not in path.read_bytes()[-4096:]:
+        raise DataError(f"{path}: damaged or truncated (no end mark); export it again or remove it")
 
 
 def _eight_bit(path: Path, image: Image.Image) -> Image.Image:

@@ -113,8 +113,6 @@ class SegmentationScores(Metric):
 
     def compute(self) -> dict[str, float]:
         """Return `summarise_counts` of all cases, with ``loss`` and ``dice_coef_multiclass``."""
-        if not len(self.counts):
-            return {}
         return summarise_counts(dim_zero_cat(self.counts).cpu(), self.class_names) | {
             "loss": dim_zero_cat(self.loss).cpu().double().mean().item(),
             "dice_coef_multiclass": dim_zero_cat(self.soft_dice).cpu().double().mean().item(),

@@ -120,7 +120,7 @@ class RgbMap:
         """
         index = np.empty(mask.shape[:2], dtype=np.uint8)
         flat, pixels = index.reshape(-1), np.ascontiguousarray(mask).reshape(-1, 3)
-        off_map, far = 0, []
+        off_map, far = 0, [np.empty(0, dtype=np.uint32)]
         # by blocks that fit the cache together with their temporaries: twice as fast as the whole mask at once
         for start in range(0, len(pixels), _BLOCK):
             codes = _color_codes(pixels[start : start + _BLOCK])

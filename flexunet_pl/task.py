@@ -17,8 +17,8 @@ from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import ImageReader
 from flexunet_pl.metrics import SegmentationScores
-from flexunet_pl.models.build import build_network, network_spec
-from flexunet_pl.models.flexunet import check_image_size
+from flexunet_pl.models.build import build_network, for_pixels, network_spec
+from flexunet_pl.models.flexunet import FlexUNet, check_image_size
 from flexunet_pl.rgb_map import RgbMap
 
 Scheduler = LRScheduler | ReduceLROnPlateau
@@ -45,7 +45,8 @@ class SegmentationTask(LightningModule):
     `in_channels`, `image_window`, and the network's class path and arguments.
 
     Args:
-        network: Maps images ``(N, C, H, W)`` in 0..255 to logits ``(N, K, H, W)``.
+        network: Maps images ``(N, C, H, W)`` to logits ``(N, K, H, W)``; a FlexUNet with its defaults where none is
+            given. Any other network is given the pixels divided by 255.
         rgb_map: Ordered mapping ``name: [r, g, b]``, the background first; the order is the class index. The
             original's dict literal ``{(0, 0, 0): 0, ...}`` is read too.
         image_size: Height and width of the images that the network is given.
@@ -58,7 +59,7 @@ class SegmentationTask(LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | None = None,
         rgb_map: dict[str, list[int]] | str | None = None,
         image_size: tuple[int, int] = (512, 512),
         in_channels: Literal[1, 3] = 3,
@@ -74,10 +75,11 @@ class SegmentationTask(LightningModule):
             )
         self.rgb_map = RgbMap.parse(rgb_map)
         self.reader = ImageReader((image_size[0], image_size[1]), in_channels, image_window)
+        network = network if network is not None else FlexUNet(in_channels, len(self.rgb_map))
         # FlexUNet states its factor; the encoders of segmentation_models_pytorch state their stride
         stride = getattr(getattr(network, "encoder", None), "output_stride", 1)
         check_image_size((image_size[0], image_size[1]), getattr(network, "size_factor", stride))
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = for_pixels(network)
         self.loss = loss if loss is not None else nn.CrossEntropyLoss()
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -146,6 +148,8 @@ class SegmentationTask(LightningModule):
         return loss
 
     def _log_scores(self, stage: str, scores: SegmentationScores) -> None:
+        if not scores.update_called:
+            return
         for name, value in scores.compute().items():
             shown = stage == "val" and name in {"loss", "dice"}
             self.log(
@@ -169,11 +173,18 @@ class SegmentationTask(LightningModule):
     # ---- optimization ----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, and the scheduler where there is one."""
-        optimizer = self.optimizer(self.parameters())
-        if self.scheduler is None:
+        """Build the optimizer, and the scheduler where there is one.
+
+        Raises:
+            UserError: If one of them does not take its settings.
+        """
+        try:
+            optimizer = self.optimizer(self.parameters())
+            scheduler = self.scheduler(optimizer) if self.scheduler is not None else None
+        except ValueError as error:
+            raise UserError(f"model.optimizer or model.scheduler: {error}") from error
+        if scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer)
         monitor = getattr(scheduler, "monitor", None)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "strict": False}}
 
@@ -224,13 +235,14 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:
         if not isinstance(spec, Mapping):
             raise ModelFileError(f"{path}: does not know how its network was built; pass it as `network`")
         network = build_network(str(spec.get("class_path")), dict(spec.get("init_args") or {}))
+    network = for_pixels(network)
     prefix = "network."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelFileError(f"{path}: {_first_lines(str(error))}") from error
-    return network.to(memory_format=torch.channels_last).eval()
+    return network.eval()
 
 
 def _first_lines(message: str, count: int = 3) -> str:

@@ -62,6 +62,8 @@ class SegmentationDataModule(LightningDataModule):
         self.root = root
         self.rgb_map = _as_rgb_map(rgb_map)
         self.reader = ImageReader((image_size[0], image_size[1]), in_channels, _as_window(image_window))
+        if batch_size < 1 or (num_workers is not None and num_workers < 0):
+            raise UserError(f"data.batch_size ({batch_size}) must be at least 1, data.num_workers ({num_workers}) 0")
         self.batch_size = batch_size
         self.num_workers = min(4, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
         self.start_method = start_method

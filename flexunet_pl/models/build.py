@@ -3,9 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from flexunet_pl.errors import ModelFileError
+from flexunet_pl.models.flexunet import FlexUNet
 
 # what a configuration or a checkpoint may name; both come from strangers
 TRUSTED_PACKAGES = (
@@ -49,6 +51,36 @@ def build_network(class_path: str, init_args: dict[str, Any]) -> nn.Module:
         return network_class(**init_args)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"network class `{class_path}` does not take {init_args}: {error}") from error
+
+
+class ScaledInput(nn.Module):
+    """Gives a network that expects values in 0..1 the pixels in 0..255 that every network here is called with.
+
+    Args:
+        network: The network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images ``(N, C, H, W)``, uint8 or float in 0..255, to logits ``(N, K, H, W)``."""
+        logits: Tensor = self.network(image.to(next(self.network.parameters()).dtype) / 255)
+        return logits
+
+
+def for_pixels(network: nn.Module) -> nn.Module:
+    """Return the network as one that takes pixels in 0..255, in channels-last memory.
+
+    Args:
+        network: A FlexUNet, which does, or another network, which is taken to expect 0..1.
+
+    Returns:
+        The network itself, or the network behind a scaling.
+    """
+    scaled = network if isinstance(network, FlexUNet) else ScaledInput(network)
+    return scaled.to(memory_format=torch.channels_last)
 
 
 def network_spec(network: nn.Module) -> dict[str, Any] | None:

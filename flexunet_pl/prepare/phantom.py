@@ -121,7 +121,8 @@ class _Slice:
         # a smooth random field bends every outline, so that no organ is an ellipse
         dx, dy = dx + 0.012 * self._smooth(size // 8), dy + 0.012 * self._smooth(size // 8)
         cos, sin = np.cos(body.tilt), np.sin(body.tilt)
-        self.x, self.y = cos * dx + sin * dy, cos * dy - sin * dx
+        self.x: Plane = cos * dx + sin * dy
+        self.y: Plane = cos * dy - sin * dx
         self.image = np.full((size, size), 0.02, dtype=np.float32)
         self.index = np.zeros((size, size), dtype=np.uint8)
 
@@ -140,7 +141,8 @@ class _Slice:
         return self._scanned(), self.index
 
     def _ellipse(self, cx: float, cy: float, rx: float, ry: float) -> NDArray[np.bool_]:
-        return np.asarray(((self.x - cx) / rx) ** 2 + ((self.y - cy) / ry) ** 2 < 1, dtype=np.bool_)
+        inside: NDArray[np.bool_] = ((self.x - cx) / rx) ** 2 + ((self.y - cy) / ry) ** 2 < 1
+        return inside
 
     def _paint(self, where: NDArray[np.bool_], grey: float, label: int) -> None:
         self.image[where] = grey

@@ -1,0 +1,66 @@
+"""What a parser says of a mistake, as one line that names the key or file and the remedy."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+_UNKNOWN = re.compile(
+    r"unrecognized arguments: (?:--)?(\S+)|does not accept option '([^']+)'|[Kk]ey ['\"]([^'\"]+)['\"] is not expected"
+)
+
+
+def explain_mistake(message: str, known: Iterable[str]) -> str:
+    """Turn a parser's message into one line: the key, what is wrong, the remedy.
+
+    Args:
+        message: What jsonargparse says, often a list of all that it tried.
+        known: Keys that exist, to suggest one.
+
+    Returns:
+        The line.
+    """
+    flat = " ".join(message.split())
+    if unknown := _UNKNOWN.search(flat):
+        key = next(group for group in unknown.groups() if group)
+        close = difflib.get_close_matches(key, known, n=1)
+        return f"{key}: there is no such key; " + (f"did you mean `{close[0]}`?" if close else "see --help")
+    key = match[1] if (match := re.search(r'key "([^"]+)"', flat)) else "command line"
+    if "NestedArg(key=" in flat:
+        return f"{key}: name its class before its arguments, as in `--{key} CLASS_PATH`"
+    if denied := re.search(r"Importing '([\w.]+)' is not allowed", flat):
+        package = denied[1].partition(".")[0]
+        return f"{key}: `{denied[1]}` is outside the trusted packages; add `--trust {package}` if you trust it"
+    value = match[1] if (match := re.search(r".*(?:Given value|Got value): (.*)$", flat)) else None
+    if problems := re.findall(r"Problem with given class_path '([^']+)': (.*?)(?= - | Given value|$)", flat):
+        class_path, problem = problems[-1]
+        return f"{key}: class_path {class_path}: {problem}"
+    if value is not None and (types := re.search(r"Subtypes: \[(.*?)\] Errors|Expected an? (.*?)\. Got", flat)):
+        expected = re.sub(r"<class '([\w.]+\.)?(\w+)'>|typing\.", r"\2", types[1] or types[2]).replace(
+            "NoneType", "null"
+        )
+        return f"{key}: {value} does not fit; expected {expected}"
+    return flat.removeprefix("Parser ")
+
+
+def unreadable_config(args: Sequence[str]) -> str | None:
+    """Find the configuration file of a command line that is no YAML.
+
+    Args:
+        args: The command line.
+
+    Returns:
+        One line that names the file, the place and the problem; None where all files can be read.
+    """
+    for option, value in pairwise(args):
+        if option in {"-c", "--config"} and Path(value).is_file():
+            try:
+                yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                mark = getattr(error, "problem_mark", None)
+                where = f", line {mark.line + 1}" if mark is not None else ""
+                return f"{value}{where}: is no YAML: {getattr(error, 'problem', None) or error}"
+    return None

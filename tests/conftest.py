@@ -1,0 +1,100 @@
+"""What the tests share: a phantom data set, a tiny configuration, the command line in this process."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from flexunet_pl.__main__ import main
+from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom
+
+TINY = {
+    "model": {
+        "rgb_map": PHANTOM_MAP.to_dict(),
+        "image_size": [32, 32],
+        "network": {
+            "class_path": "flexunet_pl.models.FlexUNet",
+            "init_args": {"base_filters": 4, "base_kernels": [3, 3], "num_layers": 3, "dropout_rate": 0.2},
+        },
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01, "eps": 1e-7}},
+    },
+    "data": {"batch_size": 2, "num_workers": 0},
+    "trainer": {"max_epochs": 2, "enable_progress_bar": False, "enable_model_summary": False},
+}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    random.seed(137)
+    np.random.seed(137)  # noqa: NPY002
+    torch.manual_seed(137)
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 6 patients with 3 slices of 64x64: 12 train, 3 valid, 3 test."""
+    root = tmp_path_factory.mktemp("phantoms") / "data"
+    write_phantom(root, patients=6, slices=3, size=64, seed=137)
+    return root
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phantoms: Path) -> Path:
+    """An empty working folder with the tiny configuration as c.yaml."""
+    monkeypatch.chdir(tmp_path)
+    config = {**TINY, "data": {**TINY["data"], "root": str(phantoms)}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return tmp_path
+
+
+@pytest.fixture
+def flexunet(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command line that must end well; returns what it printed."""
+
+    def run(*args: object) -> str:
+        capsys.readouterr()
+        status = main([str(a) for a in args])
+        captured = capsys.readouterr()
+        assert status == 0, captured.err
+        return captured.out + captured.err
+
+    return run
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command line that must end with exit status 2 and one line; returns that line."""
+
+    def run(*args: object) -> str:
+        capsys.readouterr()
+        status = main([str(a) for a in args])
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("flexunet: ")]
+        assert status == 2
+        assert len(lines) == 1
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+    """The run folder of a tiny network after two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = folder / "c.yaml"
+    config.write_text(yaml.safe_dump({**TINY, "data": {**TINY["data"], "root": str(phantoms)}}, sort_keys=False))
+    assert main(["fit", "-c", str(config), "--trainer.logger.save_dir", str(folder / "runs")]) == 0
+    return folder / "runs" / "flexunet" / "version_0"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of files that are no part of the repository."""
+    folder = Path(os.environ.get("FLEXUNET_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: golden files and real slices are no part of this repository")
+    return folder

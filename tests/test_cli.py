@@ -1,0 +1,426 @@
+"""The command line from end to end, in this process but where processes are the point."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from flexunet_pl.__main__ import VERBS, main
+from flexunet_pl.errors import RunInterrupted
+from flexunet_pl.image_io import read_image, read_mask, write_image
+from flexunet_pl.prepare.phantom import PHANTOM_MAP
+from flexunet_pl.task import SegmentationTask
+
+RUN = "runs/flexunet/version_0"
+
+
+def weights(run):
+    checkpoint = torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)
+    return {k: v for k, v in checkpoint["state_dict"].items() if torch.is_tensor(v)}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ---- help
+
+
+def test_help_lists_every_verb_without_importing_torch():
+    code = "import sys; from flexunet_pl.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert all(f"\n  {verb} " in done.stdout for verb in VERBS)
+
+
+def test_every_verb_explains_itself(capsys):
+    for verb, needle in {"phantom": "--patients", "demo": "--overwrite", "predict": "--prediction.overlay"}.items():
+        assert main([verb, "--help"]) == 0
+        assert needle in capsys.readouterr().out
+
+
+# ---- fit, test, predict
+
+
+def test_training_leaves_what_the_readme_promises(trained):
+    names = {str(p.relative_to(trained)) for p in trained.rglob("*") if p.is_file()}
+    assert {
+        "config.yaml",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "train_losses.csv",
+        "train_losses.png",
+        "train_metrics.csv",
+        "train_metrics.png",
+        "epoch_change/film_strip.png",
+        "epoch_change/Epoch_1_004_00.png",
+        "epoch_change/Epoch_2_004_02.png",
+    } <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+
+
+def test_tensorboard_shows_scalars_pictures_rate_and_hyper_parameters(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained))
+    events.Reload()
+    tags = events.Tags()
+    wanted = {
+        f"{s}/{n}" for s in ("train", "val") for n in ("loss", "dice", "dice/lung", "iou/heart", "dice_coef_multiclass")
+    }
+    assert wanted | {"lr-Adam"} <= set(tags["scalars"])
+    assert tags["images"] == ["epoch_change"]
+    assert len(events.Scalars("val/loss")) == 2
+    assert "base_filters" in (trained / "hparams.yaml").read_text()
+
+
+def test_the_scores_of_a_checkpoint_are_those_of_its_masks(workspace, flexunet, trained, phantoms):
+    checkpoint = trained / "checkpoints" / "best.ckpt"
+    # at the network's own size, so that no resizing stands between the two
+    for split in ("images", "masks"):
+        for path in (phantoms / "test" / split).iterdir():
+            image = Image.open(path).resize((32, 32), Image.Resampling.NEAREST)
+            write_image(workspace / "small" / "test" / split / path.name, np.asarray(image))
+    out = flexunet("test", "--ckpt_path", checkpoint, "--data.root", "small", "--data.num_workers", 0,
+                   "--trainer.logger.name", "scores")  # fmt: skip
+    assert "trachea" in out
+    assert "counts the background" in out
+    scores = json.loads((workspace / "runs" / "scores" / "version_0" / "test_scores.json").read_text())
+    flexunet("predict", "--ckpt_path", checkpoint, "--data.predict_dir", "small/test/images", "--data.num_workers", 0,
+             "--prediction.output_dir", "out")  # fmt: skip
+    dice = []
+    for path in sorted((workspace / "small" / "test" / "masks").iterdir()):
+        truth, found = read_mask(path, PHANTOM_MAP) == 3, read_mask(workspace / "out" / path.name, PHANTOM_MAP) == 3
+        dice.append(2 * (truth & found).sum() / (truth.sum() + found.sum()))
+    assert scores["dice/lung"] == pytest.approx(np.mean(dice), abs=1e-6)
+
+
+def test_predict_writes_masks_overlays_and_probabilities_of_the_image_s_size(workspace, flexunet, trained):
+    sizes = {"odd.png": (37, 50), "large.png": (90, 41)}
+    for name, size in sizes.items():
+        write_image(workspace / "in" / name, np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    flexunet("predict", "--ckpt_path", trained / "checkpoints" / "best.ckpt", "--data.predict_dir", "in",
+             "--prediction.output_dir", "out", "--prediction.overlay", "true", "--prediction.probabilities", "true",
+             "--data.num_workers", 0)  # fmt: skip
+    for name, size in sizes.items():
+        with Image.open(workspace / "out" / name) as picture:
+            assert picture.mode == "P"
+            index = np.asarray(picture)
+        assert index.shape == size
+        assert read_image(workspace / "out" / "overlays" / name).shape == (*size, 3)
+        probabilities = np.load(workspace / "out" / "probabilities" / name.replace("png", "npz"))["probabilities"]
+        assert probabilities.shape == (4, *size)
+        assert np.array_equal(probabilities.argmax(0), index)
+    assert len(list((workspace / "out").glob("*.png"))) == 2
+
+
+def test_what_the_checkpoint_overrules_is_said(workspace, flexunet, trained, phantoms):
+    out = flexunet("validate", "--ckpt_path", trained / "checkpoints" / "best.ckpt", "--data.root", phantoms,
+                   "--model.image_size", "[64, 64]", "--trainer.logger", "false", "--data.num_workers", 0)  # fmt: skip
+    assert "note: model.image_size is (32, 32), from the checkpoint; (64, 64) is not used" in out
+    assert out.count("note:") == 1
+
+
+# ---- sameness
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_does_not(workspace, flexunet):
+    for name, seed in (("a", 137), ("b", 137), ("c", 138)):
+        flexunet("fit", "-c", "c.yaml", "--trainer.logger.name", name, "--seed_everything", seed)
+    a, b, c = ((workspace / "runs" / n / "version_0" / "train_losses.csv").read_text() for n in "abc")
+    assert a == b
+    assert a != c
+    assert equal(weights("runs/a/version_0"), weights("runs/b/version_0"))
+
+
+PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss",
+           "--model.scheduler.factor", 0.5, "--model.scheduler.patience", 0,
+           "--model.scheduler.threshold", 0.5]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_resumed_behind_an_epoch_ends_like_the_uninterrupted_one(workspace, flexunet, workers):
+    def fit(name, epochs, *more):
+        flexunet("fit", "-c", "c.yaml", "--trainer.logger.name", name, "--trainer.max_epochs", epochs,
+                 "--data.num_workers", workers, *PLATEAU, *more)  # fmt: skip
+
+    fit("whole", 4)
+    fit("parts", 2)
+    fit("parts", 4, "--ckpt_path", "runs/parts/version_0/checkpoints/last.ckpt")
+    assert equal(weights("runs/whole/version_0"), weights("runs/parts/version_0"))
+    for name in ("train_losses.csv", "train_metrics.csv", "train_dice.csv"):
+        whole, parts = ((workspace / "runs" / run / "version_0" / name).read_text() for run in ("whole", "parts"))
+        assert whole == parts
+        assert len(whole.splitlines()) == 5
+    strips = [
+        read_image(workspace / "runs" / run / "version_0/epoch_change/film_strip.png") for run in ("whole", "parts")
+    ]
+    assert np.array_equal(*strips)
+    assert not (workspace / "runs" / "parts" / "version_1").exists()
+
+
+@pytest.mark.parametrize("step", [8, 11])  # 6 steps an epoch: within the second, and its last
+def test_a_run_stopped_by_a_signal_and_resumed_ends_like_the_uninterrupted_one(workspace, flexunet, monkeypatch, step):
+    flexunet("fit", "-c", "c.yaml", "--trainer.logger.name", "whole", "--trainer.max_epochs", 3)
+    stepping = SegmentationTask.training_step
+
+    def signalled(self, batch, batch_idx):
+        if self.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return stepping(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "training_step", signalled)
+        assert main(["fit", "-c", "c.yaml", "--trainer.logger.name", "parts", "--trainer.max_epochs", "3"]) == 143
+    last = "runs/parts/version_0/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == (9 if step == 8 else 12)
+    flexunet("fit", "-c", "c.yaml", "--ckpt_path", last, "--trainer.max_epochs", 3)
+    assert equal(weights("runs/whole/version_0"), weights("runs/parts/version_0"))
+    csv = [(workspace / "runs" / run / "version_0" / "train_losses.csv").read_text() for run in ("whole", "parts")]
+    assert csv[0] == csv[1]
+
+
+def test_the_reducer_s_patience_is_the_configured_one(workspace, flexunet):
+    reducer = [*PLATEAU[:-4], "--model.scheduler.patience", 1, "--model.scheduler.threshold", 10]
+    flexunet("fit", "-c", "c.yaml", "--trainer.max_epochs", 5, *reducer, "--model.scheduler.threshold_mode", "abs")
+    checkpoint = torch.load(f"{RUN}/checkpoints/last.ckpt", weights_only=True)
+    # no epoch is better by 10: after the first, every second one is one too many
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.01 * 0.5**2)
+
+
+# ---- trainer flags
+
+
+def test_mixed_precision_is_a_flag(workspace, flexunet):
+    flexunet("fit", "-c", "c.yaml", "--trainer.precision", "bf16-mixed", "--trainer.max_epochs", 1)
+    assert all(torch.isfinite(w).all() for w in weights(RUN).values())
+
+
+def test_two_processes_train_and_score_like_one(workspace, phantoms):
+    def run(*args):
+        done = subprocess.run(
+            [sys.executable, "-m", "flexunet_pl", *map(str, args)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ddp = ["--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    run("fit", "-c", "c.yaml", "--trainer.max_epochs", 1, "--model.network.init_args.normalization", "true", *ddp)
+    assert len((workspace / RUN / "train_losses.csv").read_text().splitlines()) == 2
+    test = ["test", "--ckpt_path", f"{RUN}/checkpoints/best.ckpt", "--data.root", phantoms, "--data.num_workers", 0]
+    out = run(*test, "--trainer.logger.name", "two", "--data.batch_size", 1, *ddp)
+    assert out.count("test scores") == 1
+    assert main([*map(str, test), "--trainer.logger.name", "one"]) == 0
+    one, two = (
+        json.loads((workspace / "runs" / n / "version_0" / "test_scores.json").read_text()) for n in ("one", "two")
+    )
+    assert len(list((phantoms / "test" / "images").iterdir())) % 2 == 1
+    assert one == pytest.approx(two, abs=1e-6)
+
+
+# ---- signals and failures
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_signals_save_and_set_the_exit_status(workspace, signum, status):
+    args = ["fit", "-c", "c.yaml", "--trainer.max_epochs", "10000", "--early_stopping.patience", "10000"]
+    child = subprocess.Popen([sys.executable, "-m", "flexunet_pl", *args], stderr=subprocess.PIPE, text=True)
+    rows = workspace / RUN / "train_losses.csv"
+    deadline = time.monotonic() + 120
+    while not rows.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(signum)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == status, err
+    line = err.strip().splitlines()[-1]
+    assert line.startswith(f"flexunet: stopped by {signal.Signals(signum).name}: checkpoint saved to")
+    assert "Traceback" not in err
+    torch.load(f"{RUN}/checkpoints/last.ckpt", weights_only=True)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(workspace, capsys, monkeypatch):
+    stepping = SegmentationTask.training_step
+
+    def spoiled(self, batch, batch_idx):
+        return stepping(self, batch, batch_idx) * (float("nan") if self.global_step == 8 else 1)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", spoiled)
+    assert main(["fit", "-c", "c.yaml"]) == 3
+    err = capsys.readouterr().err
+    assert "the loss is nan in epoch 2, step 8, at learning rate 0.01, for 00" in err
+    assert "resume with --ckpt_path" in err
+    assert all(torch.isfinite(w).all() for w in weights(RUN).values())
+
+
+def test_a_second_interrupt_ends_at_once():
+    from flexunet_pl.callbacks import GracefulStop
+
+    stop = GracefulStop()
+    stop._note(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop._note(signal.SIGINT, None)
+
+
+def test_slurm_is_asked_to_requeue(workspace, monkeypatch):
+    scontrol = workspace / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {workspace}/asked\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    from flexunet_pl.callbacks.interrupt import _requeue
+
+    assert _requeue()
+    assert (workspace / "asked").read_text() == "requeue 42\n"
+
+
+def test_the_exit_status_of_a_signal_is_128_and_its_number():
+    from flexunet_pl.__main__ import _exit_status
+
+    assert _exit_status(RunInterrupted(signal.SIGTERM, "x")) == 143
+    assert _exit_status(OSError(28, "No space left on device")) == 3
+    assert _exit_status(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) == 3
+    assert _exit_status(FileNotFoundError(2, "No such file", "x")) == 2
+    assert _exit_status(RuntimeError("ours")) is None
+
+
+# ---- mistakes: one line that names the file or key and the remedy, exit status 2
+
+
+def spoil(root, where, what):
+    """Copy of a data set in which one file is spoilt."""
+    import shutil
+
+    copy = root.parent / f"spoilt_{what}"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(root, copy)
+    return copy, copy / where
+
+
+def test_mistakes_in_the_data_are_named(workspace, mistake, phantoms):
+    def fit(root):
+        return mistake("fit", "-c", "c.yaml", "--data.root", root)
+
+    assert "/nowhere: no such folder; set `data.root`" in fit("/nowhere")
+
+    copy, folder = spoil(phantoms, "train/images", "empty")
+    for path in folder.iterdir():
+        path.unlink()
+    assert f"{folder}: no image in this folder" in fit(copy)
+
+    copy, path = spoil(phantoms, "train/masks/000_00.png", "mask")
+    path.unlink()
+    assert "train/images/000_00.png: no mask of that stem in" in fit(copy)
+
+    copy, path = spoil(phantoms, "valid/images/004_00.png", "image")
+    path.unlink()
+    assert "valid/masks/004_00.png: no image of that stem in" in fit(copy)
+
+    copy, path = spoil(phantoms, "train/images/000_00.png", "stem")
+    path.with_suffix(".JPG").write_bytes(path.read_bytes())
+    assert "has the same stem as 000_00.JPG" in fit(copy)
+
+    for name, content in {"zero": b"", "html": b"<html>", "cut": None}.items():
+        copy, path = spoil(phantoms, "train/images/001_01.png", name)
+        path.write_bytes(path.read_bytes()[:900] if content is None else content)
+        assert "train/images/001_01.png: " in fit(copy)
+
+    copy, path = spoil(phantoms, "train/masks/000_00.png", "size")
+    write_image(path, np.zeros((64, 32, 3), np.uint8))
+    assert "train/masks/000_00.png: mask is 64x32 px (height x width) but its image is 64x64" in fit(copy)
+
+    copy, path = spoil(phantoms, "train/masks/000_00.png", "colour")
+    mask = read_image(path).copy()
+    mask[10:30, 10:30] = [255, 255, 0]
+    write_image(path, mask)
+    assert "train/masks/000_00.png: 400 of 4096 pixels have a colour that is far" in fit(copy)
+    assert "[255, 255, 0]" in mistake("fit", "-c", "c.yaml", "--data.root", copy, "--data.num_workers", 2)
+
+
+def test_mistakes_in_the_configuration_are_named(workspace, mistake, monkeypatch):
+    def fit(*args):
+        return mistake("fit", "-c", "c.yaml", *args)
+
+    assert "30x32 px (height x width) but each side must be a multiple of 4; set `model.image_size` to [32, 32]" in fit(
+        "--model.image_size", "[30, 32]")  # fmt: skip
+    assert "did you mean `trainer.max_epochs`?" in fit("--trainer.max_epohcs", "3")
+    assert "base_filter" in fit("--model.network.init_args.base_filter", "3")
+    assert "`a` and `b` have the same colour" in fit("--model.rgb_map", "{a: [1, 1, 1], b: [1, 1, 1]}")
+    assert "no such checkpoint file" in fit("--ckpt_path", "nowhere.ckpt")
+    assert "model.rgb_map is missing" in mistake("fit", "--data.root", "x")
+    assert "name its class before its arguments" in mistake("fit", "--model.network.init_args.num_layers", "3")
+    assert "there is no verb `fitt`; did you mean `fit`?" in mistake("fitt")
+    assert "test needs --ckpt_path" in mistake("test")
+    assert "watches `val/nothing`" in fit("--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau",
+                                          "--model.scheduler.monitor", "val/nothing")  # fmt: skip
+
+    (workspace / "typo.yaml").write_text("trainer:\n  max_epohcs: 3\n")
+    assert "max_epohcs" in fit("-c", "typo.yaml")
+    (workspace / "broken.yaml").write_text("trainer: [1, 2\n")
+    assert "broken.yaml" in fit("-c", "broken.yaml")
+    assert "nowhere.yaml" in mistake("fit", "-c", "nowhere.yaml")
+
+    (workspace / "evilmod.py").write_text("open('canary', 'w')\nclass Net: pass\n")
+    monkeypatch.syspath_prepend(workspace)
+    for flag, path in (("--model.network", "evilmod.Net"), ("--model.optimizer", "os.system"),
+                       ("--data.train_transform", "evilmod.Net"), ("--trainer.callbacks+", "evilmod.Net")):  # fmt: skip
+        assert path.split(".")[0] in fit(flag, path)
+    assert not (workspace / "canary").exists()
+
+
+def test_trust_lets_a_package_in(workspace, flexunet, monkeypatch):
+    (workspace / "mynets.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, in_channels: int, num_classes: int):\n"
+        "        super().__init__(nn.Conv2d(in_channels, num_classes, 1))\n"
+    )
+    monkeypatch.syspath_prepend(workspace)
+    config = yaml.safe_load((workspace / "c.yaml").read_text())
+    config["model"]["network"] = {"class_path": "mynets.Net"}
+    (workspace / "c.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    flexunet("fit", "-c", "c.yaml", "--trust", "mynets", "--trainer.max_epochs", 1)
+    flexunet("validate", "--ckpt_path", f"{RUN}/checkpoints/best.ckpt", "--data.root", config["data"]["root"],
+             "--trust", "mynets", "--trainer.logger", "false", "--data.num_workers", 0)  # fmt: skip
+
+
+def test_mistakes_in_prediction_are_named(workspace, mistake, trained, phantoms):
+    images = phantoms / "test" / "images"
+    before = {p.name: p.read_bytes() for p in images.iterdir()}
+
+    def predict(*args, checkpoint=trained / "checkpoints" / "best.ckpt", source=images):
+        return mistake(
+            "predict", "--ckpt_path", checkpoint, "--data.predict_dir", source, "--data.num_workers", 0, *args
+        )
+
+    (workspace / "junk.ckpt").write_bytes(b"junk")
+    assert "junk.ckpt: is no checkpoint" in predict("--prediction.output_dir", "o", checkpoint="junk.ckpt")
+    assert "prediction.output_dir is missing" in predict()
+    (workspace / "full").mkdir()
+    (workspace / "full" / "mine.txt").write_text("mine")
+    assert "full: is not empty" in predict("--prediction.output_dir", "full")
+    assert "full/mine.txt: is a file" in predict("--prediction.output_dir", "full/mine.txt")
+    assert "holds the images" in predict("--prediction.output_dir", images, "--prediction.overwrite", "true")
+    assert "nowhere: no such folder" in predict("--prediction.output_dir", "o", source="nowhere")
+    (workspace / "bad").mkdir()
+    (workspace / "bad" / "a.png").write_bytes(b"")
+    assert "bad/a.png: is empty" in predict(
+        "--prediction.output_dir",
+        "o",
+        source="bad",
+    )
+    assert {p.name: p.read_bytes() for p in images.iterdir()} == before
+    assert [p.name for p in (workspace / "full").iterdir()] == ["mine.txt"]
+
+
+def test_debug_shows_where_an_error_comes_from(workspace):
+    with pytest.raises(ValueError, match="no such folder"):
+        main(["fit", "-c", "c.yaml", "--data.root", "/nowhere", "--debug"])

@@ -1,0 +1,32 @@
+import pytest
+
+from flexunet_pl.mistakes import explain_mistake, unreadable_config
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("unrecognized arguments: --data.rooot x", "data.rooot: there is no such key; did you mean `data.root`?"),
+        ("Subcommand 'fit' does not accept option 'zzz'", "zzz: there is no such key; see --help"),
+        ("Parser key \"a.b\":\n  Expected a <class 'int'>. Got value: x", "a.b: x does not fit; expected int"),
+        (
+            "Parser key \"m.loss\":\n Problem with given class_path 'evil.X':\n - Importing 'evil.X' is not allowed",
+            "m.loss: `evil.X` is outside the trusted packages; add `--trust evil` if you trust it",
+        ),
+        (
+            "Parser key \"n\":\n Subtypes: [<class 'a.b.Module'>, <class 'NoneType'>] Errors:\n - no\n Given value: 3",
+            "n: 3 does not fit; expected Module, null",
+        ),
+        ("something else\nentirely", "something else entirely"),
+    ],
+)
+def test_a_parser_s_message_becomes_one_line(message, line):
+    assert explain_mistake(message, ["data.root", "data.seed"]) == line
+
+
+def test_the_unreadable_file_is_found(tmp_path):
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("a: 1\n")
+    bad.write_text("a: 1\nb: [1,\nc: }\n")
+    assert unreadable_config(["fit", "-c", str(good)]) is None
+    assert unreadable_config(["fit", "-c", str(good), "--config", str(bad)]).startswith(f"{bad}, line 3: is no YAML")
