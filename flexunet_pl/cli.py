@@ -72,6 +72,9 @@ _EXPECTED_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # files there are the run's own
     "Be aware that when using `ckpt_path`, callbacks",  # those of training have nothing to do elsewhere
     "The dirpath has changed from",  # test and predict write no checkpoints
+    "Precision .* is not supported by the model summary",
+    "`ModelCheckpoint.monitor=.*could not find the monitored key",  # before the first validation; later it is an error
+    "ReduceLROnPlateau conditioned on metric",  # the task steps it, and says what is missing
     ".*isinstance.treespec, LeafSpec.",  # Lightning calls a function that torch renamed
 )
 
@@ -185,7 +188,7 @@ class FlexUNetCLI(LightningCLI):
                 _say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
 
     def before_instantiate_classes(self) -> None:
-        """Keep what belongs to a run in its folder: a resumed run goes on there, and its scores go to a folder in it."""
+        """Keep what belongs to a run together: a resumed run goes on in its folder, and its scores go there too."""
         verb = self.config.subcommand
         config = self.config[verb]
         path, logger = config.get("ckpt_path"), config.trainer.get("logger")

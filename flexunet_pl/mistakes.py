@@ -29,13 +29,16 @@ def explain_mistake(message: str, known: Iterable[str]) -> str:
         close = difflib.get_close_matches(key, known, n=1)
         return f"{key}: there is no such key; " + (f"did you mean `{close[0]}`?" if close else "see --help")
     key = match[1] if (match := re.search(r'key "([^"]+)"', flat)) else "command line"
-    if "NestedArg(key=" in flat:
+    problems = re.findall(r"Problem with given class_path '([^']+)': (.*?)(?= - | Given value|$)", flat)
+    if "NestedArg(key=" in flat and (
+        not problems or problems[-1][0] == "torch.nn.Module"
+    ):  # only the key's type is known
         return f"{key}: name its class before its arguments, as in `--{key} CLASS_PATH`"
     if denied := re.search(r"Importing '([\w.]+)' is not allowed", flat):
         package = denied[1].partition(".")[0]
         return f"{key}: `{denied[1]}` is outside the trusted packages; add `--trust {package}` if you trust it"
     value = match[1] if (match := re.search(r".*(?:Given value|Got value): (.*)$", flat)) else None
-    if problems := re.findall(r"Problem with given class_path '([^']+)': (.*?)(?= - | Given value|$)", flat):
+    if problems:
         class_path, problem = problems[-1]
         return f"{key}: class_path {class_path}: {problem}"
     if value is not None and (types := re.search(r"Subtypes: \[(.*?)\] Errors|Expected an? (.*?)\. Got", flat)):

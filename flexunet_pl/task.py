@@ -199,6 +199,10 @@ class SegmentationTask(LightningModule):
         """
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):
+            if scheduler.monitor.startswith("val/") and (self.current_epoch + 1) % (
+                self.trainer.check_val_every_n_epoch or 1
+            ):
+                return  # no validation in this epoch
             watched = self.trainer.callback_metrics.get(scheduler.monitor)
             if watched is None:
                 raise UserError(

@@ -352,7 +352,8 @@ def test_mistakes_in_the_configuration_are_named(workspace, mistake, monkeypatch
     assert "30x32 px (height x width) but each side must be a multiple of 4; set `model.image_size` to [32, 32]" in fit(
         "--model.image_size", "[30, 32]")  # fmt: skip
     assert "did you mean `trainer.max_epochs`?" in fit("--trainer.max_epohcs", "3")
-    assert "base_filter" in fit("--model.network.init_args.base_filter", "3")
+    typo = ["--model.network", "flexunet_pl.FlexUNet", "--model.network.init_args.base_filter", "3"]
+    assert "class_path flexunet_pl.FlexUNet: Option 'base_filter' is not accepted" in fit(*typo)
     assert "`a` and `b` have the same colour" in fit("--model.rgb_map", "{a: [1, 1, 1], b: [1, 1, 1]}")
     assert "no such checkpoint file" in fit("--ckpt_path", "nowhere.ckpt")
     assert "model.rgb_map is missing" in mistake("fit", "--data.root", "x")

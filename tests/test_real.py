@@ -63,15 +63,16 @@ def test_every_data_set_trains_tests_and_predicts_with_its_own_configuration(wor
 
 def test_six_chest_slices_are_learnt_by_heart(workspace, flexunet, make_data):
     data = make_data("Chest-CT-Subset", slice(0, 6), slice(0, 6), slice(0, 6))
-    flexunet("fit", *small("chest-ct-subset", data, "--trainer.max_epochs", 60, "--data.train_transform", "null",
-             "--model.network.init_args.base_filters", 8, "--model.optimizer.init_args.lr", 0.003,
-             "--early_stopping.patience", 60, "--epoch_change.num_images", 1))  # fmt: skip
+    flexunet("fit", *small("chest-ct-subset", data, "--trainer.max_epochs", 110, "--data.train_transform", "null",
+             "--model.network.init_args.base_filters", 8, "--model.optimizer.init_args.lr", 0.001,
+             "--model.scheduler.patience", 110, "--early_stopping.patience", 110, "--data.batch_size", 1,
+             "--trainer.check_val_every_n_epoch", 10, "--epoch_change.num_images", 0))  # fmt: skip
     run = workspace / "runs" / "chest-ct-subset" / "version_0"
     flexunet("test", "--ckpt_path", run / "checkpoints" / "best.ckpt", "--data.root", data, "--data.num_workers", 0)
     scores = json.loads((run / "test" / "version_0" / "test_scores.json").read_text())
     assert scores["dice/lung"] > 0.95
     with (run / "train_losses.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 60
+        assert len(list(csv.DictReader(file))) == 110
 
 
 @pytest.mark.parametrize("folder", FOLDERS.values())

@@ -65,7 +65,7 @@ def _write_csv(path: Path, columns: list[str], rows: list[dict[str, float]]) -> 
 
 
 def _draw(path: Path, columns: list[str], rows: list[dict[str, float]]) -> None:
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4))  # without a layout engine, which takes longer than a small epoch
     axes = figure.subplots()
     for column in columns:
         points = [(row["epoch"], row[column]) for row in rows if column in row]
@@ -76,4 +76,4 @@ def _draw(path: Path, columns: list[str], rows: list[dict[str, float]]) -> None:
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     with written_in_place(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png", dpi=100)

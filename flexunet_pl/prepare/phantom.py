@@ -141,8 +141,8 @@ class _Slice:
         return self._scanned(), self.index
 
     def _ellipse(self, cx: float, cy: float, rx: float, ry: float) -> NDArray[np.bool_]:
-        inside: NDArray[np.bool_] = ((self.x - cx) / rx) ** 2 + ((self.y - cy) / ry) ** 2 < 1
-        return inside
+        radius: Plane = np.hypot((self.x - cx) / rx, (self.y - cy) / ry)
+        return np.less(radius, 1)
 
     def _paint(self, where: NDArray[np.bool_], grey: float, label: int) -> None:
         self.image[where] = grey
@@ -163,7 +163,7 @@ class _Slice:
         # the mediastinum parts the lungs; its tissue is that of the heart, which must be told by its place
         middle = self._ellipse(body.lean, 0.0, 0.16 * body.width, 0.95 * body.height)
         self._paint(middle, body.muscle, 0)
-        return self.index == _LUNG
+        return np.equal(self.index, _LUNG)
 
     def _heart(self) -> None:
         if self.level < 0.35:
@@ -211,7 +211,8 @@ class _Slice:
         shading = 0.04 * self._smooth(self.size // 3)
         noisy = blurred + shading + self.rng.normal(0, self.body.noise, blurred.shape)
         grey = self.body.offset + self.body.gain * noisy
-        return np.asarray(np.rint(255 * grey.clip(0, 1)), dtype=np.uint8)
+        pixels: NDArray[np.uint8] = np.rint(255 * grey.clip(0, 1)).astype(np.uint8)
+        return pixels
 
     def _smooth(self, radius: int) -> Plane:
         """Draw a smooth random field of mean 0 and standard deviation 1."""

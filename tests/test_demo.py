@@ -1,0 +1,37 @@
+import re
+import shutil
+
+import pytest
+import yaml
+
+from flexunet_pl import demo
+from tests.conftest import TINY
+
+
+def test_the_demo_shows_scores_and_where_everything_lies(workspace, flexunet, monkeypatch):
+    draw = demo.write_phantom
+    monkeypatch.setattr(demo, "write_phantom", lambda out, **kw: draw(out, patients=3, slices=1, size=64, **kw))
+    (workspace / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    monkeypatch.setattr(demo, "_config", lambda: workspace / "tiny.yaml")
+    out = flexunet("demo")
+    for verb in ("phantom", "fit", "test", "predict"):
+        assert f"$ flexunet {verb} " in out
+    places = dict(re.findall(r"^  (curves|film strip|checkpoint|1 masks|overlays) +(\S+)$", out, re.MULTILINE))
+    assert len(places) == 5
+    assert all((workspace / path).exists() for path in places.values())
+
+
+def test_the_demo_keeps_what_is_there(workspace, mistake):
+    (workspace / "demo").mkdir()
+    (workspace / "demo" / "mine.txt").write_text("mine")
+    assert "demo: is not empty; name another folder or give --overwrite true" in mistake("demo")
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_scores_on_patients_that_it_has_not_seen(workspace, flexunet):
+    out = flexunet("demo")
+    dice = {name: float(value) for name, value in re.findall(r"│ (trachea|heart|lung) +│ ([\d.]+)", out)}
+    assert dice["lung"] >= 0.97
+    assert dice["heart"] >= 0.93
+    assert dice["trachea"] >= 0.85
+    shutil.rmtree(workspace / "demo")

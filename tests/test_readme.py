@@ -1,0 +1,76 @@
+"""Every command of the README is run, on small data and with a small network, or its target is CI's own."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexunet_pl.image_io import read_image, write_image
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
+TINY = ["--model.network", "flexunet_pl.FlexUNet", "--model.network.init_args.base_filters", "2",
+        "--model.network.init_args.num_layers", "3"]  # fmt: skip
+SMALL = ["--model.image_size", "[32, 32]", "--data.num_workers", "0", "--trainer.max_epochs", "1"]
+
+
+@pytest.fixture
+def my_data(workspace, phantoms):
+    """The phantoms, with their own colours and with one white class."""
+    for split in ("train", "valid", "test"):
+        shutil.copytree(phantoms / split, workspace / "colours" / split)
+        shutil.copytree(phantoms / split, workspace / "white" / split)
+        for mask in (workspace / "white" / split / "masks").iterdir():
+            lesion = read_image(mask).any(axis=2)
+            write_image(mask, np.repeat(np.where(lesion, 255, 0).astype(np.uint8)[..., None], 3, axis=2))
+    (workspace / "configs").symlink_to(ROOT / "configs")
+    return workspace / "my_data"
+
+
+def small(words):
+    """The same command, for a test: tiny where it trains, printed where it needs hardware."""
+    if words[0] != "fit":
+        return [*words, "--data.num_workers", "0"]
+    if "--trainer.devices" in words:  # run with two processes in test_cli.py
+        return [*words, "--print_config"]
+    if "--ckpt_path" in words:
+        return [*words[: words.index("--trainer.max_epochs")], "--trainer.max_epochs", "2"]
+    if any("smp" in word for word in words):
+        return [*words, *SMALL, "--model.network.init_args.encoder_name", "resnet18"]
+    return [*words, *TINY, *SMALL]
+
+
+def test_the_commands_of_the_readme_work(workspace, my_data, flexunet):
+    ran = []
+    for command in COMMANDS:
+        program, *words = shlex.split(command)
+        if program != "flexunet":
+            continue
+        my_data.unlink(missing_ok=True)
+        my_data.symlink_to("colours" if any("chest" in word for word in words) else "white")
+        flexunet(*small(words))
+        ran.append(words[0])
+    assert {"fit", "test", "predict"} <= set(ran)
+    assert (workspace / "runs" / "flexunet" / "version_0" / "test" / "version_0" / "test_scores.json").is_file()
+    assert len(list((workspace / "masks").glob("*.png"))) == 3
+
+
+def test_the_other_commands_are_known_ones():
+    others = {c for c in COMMANDS if not c.startswith("flexunet ")}
+    assert others == {"make demo", "make test", "pip install .", "tensorboard --logdir runs"}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(
+        re.search(rf"^{target}:", makefile, re.MULTILINE) for target in ("demo", "test", "lint", "bench", "help")
+    )
+
+
+def test_the_files_that_the_readme_names_are_written(trained):
+    table = re.search(r"A run's folder holds:\n\n(.*?)\n\n", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    names = [n for row in table.splitlines()[2:] for n in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert len(names) >= 7
+    for name in set(names) - {"last.ckpt", "test/"}:
+        assert list(trained.glob(f"{name.rstrip('/')}*")), name
