@@ -33,7 +33,7 @@ test: $(READY) ## run the tests; TESTS="-m real" and the like are handed on
 	$(BIN)/python -m pytest $(TESTS)
 
 demo: $(READY) ## draw phantoms, train, test, predict: about two minutes on two cores
-	$(BIN)/flexunet demo $(DEMO) --overwrite true
+	$(BIN)/flexunet demo --out $(DEMO) --overwrite true
 
 bench: $(READY) ## measure what the project claims to be fast
 	$(BIN)/python benchmarks/decode_mask.py
