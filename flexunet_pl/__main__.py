@@ -71,6 +71,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _dispatch(words)
     except SystemExit as leaving:  # --help and --print_config; and Lightning, after an interrupt outside of training
         if isinstance(leaving.__context__, KeyboardInterrupt):
+            sys.stderr.write("flexunet: interrupted\n")
             return 130
         return leaving.code if isinstance(leaving.code, int) else 0
     except BaseException as error:
@@ -117,7 +118,8 @@ def _take_option(words: list[str], option: str) -> list[str]:
     Raises:
         UserError: If the option stands last, without a value.
     """
-    values = []
+    values = [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+    words[:] = [word for word in words if not word.startswith(f"{option}=")]
     while option in words:
         at = words.index(option)
         if at + 1 == len(words):
@@ -141,11 +143,19 @@ def _exit_status(error: BaseException) -> int | None:
         return 3
     if isinstance(error, UserError | argparse.ArgumentError) or type(error).__name__ == "MisconfigurationException":
         return 2
-    if str(error).startswith("Early stopping conditioned on metric"):  # Lightning raises a bare RuntimeError
-        return 2
+    if isinstance(error, ValueError | TypeError) and _raised_by(error).startswith("lightning."):
+        return 2  # a setting that Lightning refuses while it sets a run up
     if isinstance(error, OSError) and error.filename is not None:
         return 2
     return None
+
+
+def _raised_by(error: BaseException) -> str:
+    """Return the name of the module that raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
 
 
 def _one_line(error: BaseException) -> str:

@@ -44,10 +44,13 @@ class AtomicCheckpointIO(CheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             # between the two moves the old and the new file are both right, so the sidecar names both
-            known = [*_known_hashes(target), writer.sha256.hexdigest()]
-            _write_sidecar(target, known[-2:])
+            new = writer.sha256.hexdigest()
+            if target.exists():
+                known = _known_hashes(target)
+                old = known[0] if len(known) == 1 else _hash_file(target)  # a kill has left two, or there is no sidecar
+                _write_sidecar(target, [old, new])
             staged.replace(target)
-            _write_sidecar(target, known[-1:])
+            _write_sidecar(target, [new])
             _sync_folder(target.parent)
         finally:
             staged.unlink(missing_ok=True)
@@ -108,8 +111,11 @@ def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[s
         raise ModelFileError(
             f"{target}: is no checkpoint of flexunet, or holds Python objects, which are never loaded"
         ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ModelFileError(f"{target}: is no checkpoint of flexunet: it has no state_dict")
+    for key, kind in {"callbacks": dict, "hyper_parameters": dict, "pytorch-lightning_version": str}.items():
+        if not isinstance(checkpoint.get(key, kind()), kind):
+            raise ModelFileError(f"{target}: is no checkpoint of flexunet: its {key} is no {kind.__name__}")
     return checkpoint
 
 
@@ -122,8 +128,10 @@ def last_checkpoint(trainer: Trainer) -> Path:
     Returns:
         The file, which need not exist yet.
     """
-    folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
-    return Path(folder) / "last.ckpt"
+    folders = [
+        getattr(c, "dirpath", None) for c in trainer.checkpoint_callbacks if getattr(c, "filename", "") == "last"
+    ]
+    return Path(next(filter(None, folders), trainer.default_root_dir)) / "last.ckpt"
 
 
 class _HashingWriter(io.RawIOBase):

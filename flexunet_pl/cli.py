@@ -29,6 +29,8 @@ from flexunet_pl.callbacks import (
 from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.image_io import written_in_place
+from flexunet_pl.metrics import score_names
 from flexunet_pl.mistakes import explain_mistake, unreadable_config
 from flexunet_pl.models.build import TRUSTED_PACKAGES
 from flexunet_pl.rgb_map import RgbMap
@@ -39,7 +41,7 @@ SEED = 137  # the reference's
 _RUN_NAME = "flexunet"
 _TRAINER_DEFAULTS = {
     "max_epochs": 100,
-    "gradient_clip_val": 0.2,
+    "gradient_clip_val": 0.4,
     "gradient_clip_algorithm": "value",
     "log_every_n_steps": 10,
     "logger": {
@@ -63,7 +65,7 @@ _CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "stop_file": (StopFile, {}),
     "prediction": (PredictionWriter, {}),
 }
-_LINKED = {"num_classes", "classes", "in_channels"}  # network arguments that follow from others
+_LINKED = {"num_classes", "classes", "out_channels", "in_channels"}  # network arguments that follow from others
 _EXPECTED_WARNINGS = (
     "The number of training batches",  # small data sets are no mistake
     ".*does not have many workers",  # data.num_workers has a default that fits the machine
@@ -128,10 +130,11 @@ class FlexUNetCLI(LightningCLI):
             parser.set_defaults({f"{name}.{key}": value for key, value in defaults.items()})
         for key in ("rgb_map", "image_size", "in_channels", "image_window"):
             parser.link_arguments(f"model.{key}", f"data.{key}")
-        # FlexUNet says num_classes, segmentation_models_pytorch says classes; a link without its target is passed over
-        for target in ("num_classes", "classes"):
+        # FlexUNet, segmentation_models_pytorch and monai name it differently; a link without its target is passed over
+        for target in ("num_classes", "classes", "out_channels"):
             parser.link_arguments("model.rgb_map", f"model.network.init_args.{target}", compute_fn=_class_count)
         parser.link_arguments("model.in_channels", "model.network.init_args.in_channels")
+        parser.link_arguments("checkpoint.dirpath", "last_checkpoint.dirpath")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # the method's own arguments come in here, behind add_arguments_to_parser
@@ -187,6 +190,12 @@ class FlexUNetCLI(LightningCLI):
             if used != value and value != defaults.get(key) and value is not None:
                 _say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything: {error}") from error
+
     def before_instantiate_classes(self) -> None:
         """Keep what belongs to a run together: a resumed run goes on in its folder, and its scores go there too."""
         verb = self.config.subcommand
@@ -214,15 +223,48 @@ class FlexUNetCLI(LightningCLI):
         except UserError:
             raise
         except (ValueError, MisconfigurationException) as error:
-            raise UserError(f"configuration: {error}") from error
+            raise UserError(f"configuration: {explain_mistake(str(error), ())}") from error
 
     def after_instantiate_classes(self) -> None:
-        """Give the task its whole configuration, for the checkpoint."""
+        """Give the task its configuration, for the checkpoint, and look for mistakes before any folder is made."""
+        self.datamodule.setup(self.subcommand)
+        if self.subcommand == "fit":
+            self._check_monitors()
+            self._check_checkpoint_folder()
         self._dump_config()
         config = {key: value for key, value in self.config_dump["model"].items() if key != "rgb_map"}
         self.model.plain_hparams.update(
             config, network=_for_checkpoint(config["network"] or self.model.plain_hparams["network"])
         )
+
+    def _check_monitors(self) -> None:
+        """Refuse to watch a score that no epoch will have.
+
+        Raises:
+            UserError: If a callback is set to.
+        """
+        validated = self.trainer.limit_val_batches != 0
+        stages = ("train", "val") if validated else ("train",)
+        known = {f"{stage}/{name}" for stage in stages for name in score_names(self.model.rgb_map.names)}
+        for key in ("checkpoint", "last_checkpoint", "early_stopping"):
+            watched = self._get(self.config, key).monitor
+            if watched is not None and watched not in known:
+                why = "there is no such score" if validated else "without validation there is no such score"
+                raise UserError(f"{key}.monitor: {watched}: {why}; use one of {', '.join(sorted(known))}")
+
+    def _check_checkpoint_folder(self) -> None:
+        """Refuse a folder that holds another run's checkpoints.
+
+        Raises:
+            UserError: If it does.
+        """
+        config = self._get(self.config, "checkpoint")
+        folder = Path(config.dirpath or (Path(self.trainer.default_root_dir) / "checkpoints"))
+        resumed = self._get(self.config, "ckpt_path")
+        if self.trainer.loggers and not config.dirpath:
+            return  # the logger has chosen a new folder, or that of the run which is resumed
+        if (folder / "last.ckpt").exists() and (resumed is None or Path(resumed).resolve().parent != folder.resolve()):
+            raise UserError(f"{folder}: holds the checkpoints of another run; set checkpoint.dirpath to another folder")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: safe checkpoints, samplers that do not pad, the callbacks without settings."""
@@ -232,7 +274,7 @@ class FlexUNetCLI(LightningCLI):
         callbacks = [*_as_list(trainer_config.get("callbacks"))]
         if self.subcommand == "fit":
             callbacks += [HistoryCurves(), RandomState(), FiniteLoss(), GracefulStop()]
-            if trainer_config.get("logger") not in {None, False}:
+            if trainer_config.get("logger"):
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
         elif self.subcommand == "predict":
             kwargs["logger"] = False
@@ -245,6 +287,8 @@ class FlexUNetCLI(LightningCLI):
         checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir  # which all processes must ask for
         best = getattr(checkpoint, "best_model_path", "")
         score = getattr(checkpoint, "best_model_score", None)
+        if self.trainer.is_global_zero and not self.trainer.global_step:
+            _say("note: nothing was trained; look at trainer.max_epochs and trainer.limit_train_batches")
         if best and self.trainer.is_global_zero:
             _say(f"run folder       {folder}")
             _say(f"best checkpoint  {best}" + (f"  (val/loss {score:.4f})" if score is not None else ""))
@@ -269,8 +313,8 @@ class FlexUNetCLI(LightningCLI):
             return
         scores = {k.removeprefix(f"{stage}/"): float(v) for k, v in self.trainer.callback_metrics.items()}
         if self.trainer.loggers and folder is not None:
-            target = Path(folder) / f"{stage}_scores.json"
-            target.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+            with written_in_place(Path(folder) / f"{stage}_scores.json") as target:
+                target.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
         Console().print(score_table(scores, self.model.rgb_map, title=f"{stage} scores, means over images"))
         if "dice_coef_multiclass" in scores:
             _say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
@@ -321,16 +365,23 @@ def _for_checkpoint(network: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_links(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return saved settings without the network arguments that follow from others."""
-    network = dict(saved.get("network") or {})
+    """Return saved settings without the network arguments that follow from others.
+
+    Raises:
+        ModelFileError: If they describe no network.
+    """
+    network = saved.get("network") or {}
+    if not isinstance(network, dict) or not isinstance(network.get("init_args", {}), dict):
+        raise ModelFileError("the checkpoint's network is no class path with arguments")
+    network = dict(network)
     network["init_args"] = {k: v for k, v in (network.get("init_args") or {}).items() if k not in _LINKED}
     return {**saved, "network": network}
 
 
 def _run_folder(checkpoint: Path) -> Path | None:
     """Return the folder of the run that wrote a checkpoint, or None where the checkpoint lies elsewhere."""
-    run = checkpoint.absolute().parent.parent
-    return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
+    folder = checkpoint.absolute().parent
+    return folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -110,7 +110,21 @@ def read_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
     decoded = rgb_map.decode(pixels)
     if len(decoded.far_colors) > FAR_COLOR_LIMIT * decoded.index.size:
         _check_far_colors(path, decoded.far_colors, decoded.index.size, rgb_map)
+    if not decoded.index.any():
+        _check_indices(path, pixels, rgb_map)
     return decoded.index
+
+
+def check_image(path: Path) -> None:
+    """Check by its header alone that an image can be read.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: If the header cannot be read or the policy refuses it.
+    """
+    _read_size(path)
 
 
 def check_pair(pair: Pair) -> None:
@@ -137,7 +151,8 @@ def _read_size(path: Path) -> tuple[int, int]:
     """Return height and width as the file will be read, after EXIF orientation."""
     with _opened(path, decode=False) as image:
         width, height = image.size
-        turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+        # of a TIFF Pillow gives the turned size already; a PNG without EXIF it would decode to look for it at the end
+        turned = image.format != "TIFF" and "exif" in image.info and image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
     return (width, height) if turned else (height, width)
 
 
@@ -151,7 +166,8 @@ def _opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; size is checked here, before decoding
-            with Image.open(path, formats=_FORMATS) as image:
+            # Pillow is given the open file: from a path it maps uncompressed TIFFs and turns them wrongly
+            with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
                 _check_header(path, image)
                 if decode:
                     image.load()
@@ -178,13 +194,15 @@ def _check_header(path: Path, image: Image.Image) -> None:
         raise DataError(f"{path}: {width}x{height} px is over the limit of {MAX_PIXELS // 10**6} megapixels; tile it")
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{path}: holds {getattr(image, 'n_frames', 0)} frames; save the one you want as its own file")
+    if image.format in {"PNG", "TIFF"} and image.mode not in _WIDE_MODES and ";16" in str(getattr(image, "tile", "")):
+        raise DataError(f"{path}: has 16 bits in each of several channels; save it as 16-bit greyscale or as 8-bit RGB")
     if image.mode == "CMYK" or image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _WIDE_MODES:
         raise DataError(f"{path}: colour mode {image.mode} is not supported; convert it to RGB or greyscale")
 
 
 def _check_end(path: Path, image: Image.Image) -> None:
     # Pillow is content with a PNG that lacks its end; the rest of it may be damaged too
-    if image.format == "PNG" and b"IEND" not in path.read_bytes()[-4096:]:
+    if image.format == "PNG" and b"IEND\xaeB`\x82" not in path.read_bytes():
         raise DataError(f"{path}: damaged or truncated (no end mark); export it again or remove it")
 
 
@@ -227,30 +245,46 @@ def _check_far_colors(path: Path, far: NDArray[np.uint8], size: int, rgb_map: Rg
         )
 
 
+def _check_indices(path: Path, pixels: NDArray[np.uint8], rgb_map: RgbMap) -> None:
+    """Refuse grey values 1, 2, ... that are class indices: as colours they are all nearly black.
+
+    Raises:
+        DataError: If the mask looks like that.
+    """
+    grey = (pixels == pixels[..., :1]).all() and pixels.max() < len(rgb_map)
+    if grey and np.count_nonzero(pixels[..., 0]) > FAR_COLOR_LIMIT * pixels[..., 0].size:
+        raise DataError(
+            f"{path}: its values 0 to {pixels.max()} look like class indices, not colours; save the colours of "
+            "`rgb_map`, or the indices as .npz"
+        )
+
+
 def _read_npz_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
     try:
-        mask = _load_npz(path, limit=MAX_PIXELS * len(rgb_map))
+        mask = _load_npz(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # zipfile, zlib and numpy raise many kinds
         raise DataError(f"{path}: no readable .npz mask ({error}); use numpy.savez_compressed(mask=...)") from error
-    if mask.ndim == 3 and mask.shape[2] == len(rgb_map):
+    top = mask.max(initial=0) if mask.dtype.kind in "biuf" else None
+    binary = top in {1, 255} and bool(((mask == 0) | (mask == top)).all())
+    if mask.ndim == 3 and mask.shape[2] == len(rgb_map) and binary and (np.count_nonzero(mask, axis=2) == 1).all():
         return np.asarray(mask.argmax(axis=2), dtype=np.uint8)
-    if mask.ndim == 3 and mask.shape[2] == 1 and len(rgb_map) == 2:
-        return np.asarray(mask[..., 0] > 0.5, dtype=np.uint8)
-    if mask.ndim == 2 and mask.size and np.isin(mask, np.arange(len(rgb_map))).all():
+    if mask.ndim == 3 and mask.shape[2] == 1 and len(rgb_map) == 2 and (binary or not mask.any()):
+        return np.asarray(mask[..., 0] > 0, dtype=np.uint8)
+    if mask.ndim == 2 and mask.size and top is not None and np.isin(mask, np.arange(len(rgb_map))).all():
         return np.asarray(mask, dtype=np.uint8)
     raise DataError(
-        f"{path}: array of shape {mask.shape} is no mask; expected one-hot (H, W, {len(rgb_map)}), one channel per "
-        f"class of `rgb_map`, or indices (H, W) below {len(rgb_map)}"
+        f"{path}: array of shape {mask.shape} and type {mask.dtype} is no mask; expected one-hot 0 and 1, "
+        f"(H, W, {len(rgb_map)}), one channel per class of `rgb_map`, or indices (H, W) below {len(rgb_map)}"
     )
 
 
-def _load_npz(path: Path, limit: int) -> NDArray[Any]:
-    """Read the array named ``mask``, or the only one, once its declared size is seen to be below a limit.
+def _load_npz(path: Path) -> NDArray[Any]:
+    """Read the array named ``mask``, or the only one, once its declared size is seen to be within bounds.
 
     Raises:
-        ValueError: If there is no such array, or it is too large or holds Python objects.
+        ValueError: If there is no such array, or it is too large or holds anything but numbers.
     """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -261,10 +295,10 @@ def _load_npz(path: Path, limit: int) -> NDArray[Any]:
             version = np.lib.format.read_magic(member)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = header(member)
-        if math.prod(shape) > limit:
+        if dtype.kind not in "biuf":
+            raise ValueError(f"type {dtype} is no number, and Python objects are never loaded")
+        if math.prod(shape) * dtype.itemsize > 8 * MAX_PIXELS:
             raise ValueError(f"an array of shape {shape} is over the limit")
-        if dtype.hasobject:
-            raise ValueError("Python objects are never loaded")
         with archive.open(name) as member:
             array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
             return array

@@ -21,7 +21,7 @@ def dice_coef_multiclass(logits: Tensor, mask: Tensor) -> Tensor:
     """
     probabilities = logits.float().softmax(dim=1)
     matched = probabilities.gather(1, mask[:, None]).sum(dim=(1, 2, 3))
-    pixels = mask[0].numel()
+    pixels = mask.shape[-2] * mask.shape[-1]
     return (2 * matched + 1) / (pixels + probabilities.sum(dim=(1, 2, 3)) + 1)
 
 
@@ -39,7 +39,7 @@ def case_counts(predicted: Tensor, mask: Tensor, num_classes: int) -> Tensor:
     cases = torch.arange(len(mask), device=mask.device).view(-1, 1, 1)
     cells = (cases * num_classes + mask) * num_classes + predicted
     confusion = torch.bincount(cells.flatten(), minlength=len(mask) * num_classes**2)
-    confusion = confusion.view(-1, num_classes, num_classes)
+    confusion = confusion.view(len(mask), num_classes, num_classes)
     tp = confusion.diagonal(dim1=1, dim2=2)
     return torch.stack([tp, confusion.sum(dim=1) - tp, confusion.sum(dim=2) - tp], dim=-1)
 
@@ -77,11 +77,24 @@ def summarise_counts(counts: Tensor, class_names: Sequence[str]) -> dict[str, fl
     return scores
 
 
+def score_names(class_names: Sequence[str]) -> list[str]:
+    """List the names that the scores of an epoch can have.
+
+    Args:
+        class_names: Name of each class, the background first.
+
+    Returns:
+        The keys of `SegmentationScores.compute`, those without a case included.
+    """
+    per_class = ("dice", "iou", "dice_pooled", "miss_rate", "false_alarm_rate")
+    return ["loss", "dice", "dice_coef_multiclass", *(f"{key}/{name}" for name in class_names[1:] for key in per_class)]
+
+
 class SegmentationScores(Metric):
     """Collects counts, loss and the reference's score per case, and derives the scores of an epoch from them.
 
-    What is collected is exact (integers, and values per case), so that the scores do not depend on how many processes
-    shared the cases.
+    Counts are exact integers per case, so that the scores do not depend on how many processes shared the cases. The
+    loss is the mean of each batch, counted once per case.
 
     Args:
         class_names: Name of each class, the background first.
@@ -103,7 +116,7 @@ class SegmentationScores(Metric):
         """Add a batch.
 
         Args:
-            logits: Shape ``(N, K, H, W)``.
+            logits: Shape ``(N, K, H, W)``; N may be 0, for a process that has no case left.
             mask: Class indices, shape ``(N, H, W)``, int64.
             loss: Mean loss of the batch, a scalar.
         """

@@ -23,7 +23,7 @@ def explain_mistake(message: str, known: Iterable[str]) -> str:
     Returns:
         The line.
     """
-    flat = " ".join(message.split())
+    flat = re.sub(r"^.*Call to compute_fn of link .*? failed: ", "", " ".join(message.split()))
     if unknown := _UNKNOWN.search(flat):
         key = next(group for group in unknown.groups() if group)
         close = difflib.get_close_matches(key, known, n=1)
@@ -58,12 +58,16 @@ def unreadable_config(args: Sequence[str]) -> str | None:
     Returns:
         One line that names the file, the place and the problem; None where all files can be read.
     """
-    for option, value in pairwise(args):
-        if option in {"-c", "--config"} and Path(value).is_file():
+    given = [value for option, value in pairwise(args) if option in {"-c", "--config"}]
+    given += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
+    for value in given:
+        if Path(value).is_file():
             try:
-                yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+                content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 mark = getattr(error, "problem_mark", None)
                 where = f", line {mark.line + 1}" if mark is not None else ""
                 return f"{value}{where}: is no YAML: {getattr(error, 'problem', None) or error}"
+            if not isinstance(content, dict):
+                return f"{value}: holds no keys; expected `key: value` lines, as in configs/default.yaml"
     return None

@@ -195,7 +195,7 @@ def _colors_of_literal(text: str) -> tuple[Color, ...]:
     """
     try:
         literal = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise UserError(
             f"rgb_map: cannot read `{text[:80]}` as a dict literal; write `name: [r, g, b]` per class"
         ) from error

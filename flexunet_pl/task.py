@@ -54,7 +54,7 @@ class SegmentationTask(LightningModule):
         image_window: Lowest and highest value of 16-bit and float images, mapped to 0 and 255.
         loss: Called with logits ``(N, K, H, W)`` and class indices ``(N, H, W)``; cross-entropy where none is given.
         optimizer: Called with the parameters.
-        scheduler: Called with the optimizer; stepped once an epoch, after validation.
+        scheduler: Called with the optimizer; stepped once an epoch, after validation. None keeps the rate.
     """
 
     def __init__(
@@ -66,7 +66,9 @@ class SegmentationTask(LightningModule):
         image_window: tuple[float, float] | None = None,
         loss: nn.Module | None = None,
         optimizer: Callable[[Iterable[Tensor]], Optimizer] = lambda params: Adam(params, lr=1e-4, eps=1e-7),
-        scheduler: Callable[[Optimizer], Scheduler] | None = None,
+        scheduler: Callable[[Optimizer], Scheduler] | None = lambda optimizer: ReduceLROnPlateau(
+            optimizer, monitor="val/loss", factor=0.4, patience=4
+        ),
     ) -> None:
         super().__init__()
         if not rgb_map:
@@ -104,10 +106,18 @@ class SegmentationTask(LightningModule):
 
         Returns:
             Logits, shape ``(N, K, H, W)``.
+
+        Raises:
+            UserError: If the network has another number of classes than `rgb_map`.
         """
         logits: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
-        if logits.shape[1] > 1:
+        if logits.shape[1] == len(self.rgb_map):
             return logits
+        if (logits.shape[1], len(self.rgb_map)) != (1, 2):
+            raise UserError(
+                f"model.network: gives {logits.shape[1]} classes but model.rgb_map has {len(self.rgb_map)}; set the "
+                "network's argument for it"
+            )
         # sigmoid(z) is the softmax of (0, z): a network with one logit is one with two classes
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
@@ -138,13 +148,23 @@ class SegmentationTask(LightningModule):
         self._log_scores("test", self.test_scores)
 
     def _step(self, batch: Batch, scores: SegmentationScores) -> Tensor:
-        counted = batch["counted"]
+        counted = batch["counted"]  # 0 where the images only keep the processes in step: then nothing is added
         logits: Tensor = self(batch["image"])[:counted].float()
-        if not counted:  # images that only keep the processes in step
-            return logits.sum()
         mask = batch["mask"][:counted].long()
-        loss: Tensor = self.loss(logits, mask)
+        loss = self._loss_of(logits, mask) if counted else logits.sum()
         scores.update(logits.detach(), mask, loss.detach())
+        return loss
+
+    def _loss_of(self, logits: Tensor, mask: Tensor) -> Tensor:
+        try:
+            loss: Tensor = self.loss(logits, mask)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError, TypeError, IndexError) as error:
+            raise UserError(
+                f"model.loss: {type(self.loss).__name__} does not take logits {tuple(logits.shape)} and class indices "
+                f"{tuple(mask.shape)}: {error}"
+            ) from error
         return loss
 
     def _log_scores(self, stage: str, scores: SegmentationScores) -> None:
@@ -214,6 +234,17 @@ class SegmentationTask(LightningModule):
             scheduler.step()
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights and half-written scores.
+
+        Raises:
+            ModelFileError: If they do not fit this network.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ModelFileError(f"the checkpoint does not fit the network: {_first_lines(str(error))}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the hyper-parameters as plain values."""

@@ -136,6 +136,31 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_next_write_clean
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ckpt", "a.ckpt.sha256"]
 
 
+def test_kills_between_the_two_moves_leave_the_old_file_readable(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.ckpt")
+    replace = Path.replace
+
+    def killed(self, target):
+        if target == path:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        for epoch in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                save(path, {**STATE, "epoch": epoch})
+            assert "epoch" not in read_checkpoint(path)
+    save(path, {**STATE, "epoch": 9})
+    assert read_checkpoint(path)["epoch"] == 9
+
+
+@pytest.mark.parametrize("change", [{"state_dict": [1]}, {"callbacks": 5}, {"hyper_parameters": []}])
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path, change):
+    with pytest.raises(ModelFileError, match="is no checkpoint of flexunet"):
+        read_checkpoint(save(tmp_path / "a.ckpt", {**STATE, **change}))
+
+
 def test_removing_a_checkpoint_removes_its_sidecar(tmp_path):
     AtomicCheckpointIO().remove_checkpoint(save(tmp_path / "a.ckpt"))
     assert not list(tmp_path.iterdir())

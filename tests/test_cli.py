@@ -226,6 +226,32 @@ def test_two_processes_train_and_score_like_one(workspace, phantoms):
     assert one == pytest.approx(two, abs=1e-6)
 
 
+def test_a_split_smaller_than_the_number_of_processes_is_scored(workspace, phantoms, trained):
+    for kind in ("images", "masks"):
+        folder = workspace / "one" / "test" / kind
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes((phantoms / "test" / kind / "005_00.png").read_bytes())
+    args = ["test", "--ckpt_path", trained / "checkpoints" / "best.ckpt", "--data.root", "one", "--data.num_workers", 0,
+            "--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp",
+            "--trainer.logger.name", "scores"]  # fmt: skip
+    command = [sys.executable, "-m", "flexunet_pl", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((workspace / "runs" / "scores" / "version_0" / "test_scores.json").read_text())
+    assert scores["loss"] > 0
+
+
+def test_several_loggers_can_be_used(workspace, flexunet):
+    loggers = [
+        {"class_path": f"lightning.pytorch.loggers.{n}Logger", "init_args": {"save_dir": n}}
+        for n in ("CSV", "TensorBoard")
+    ]
+    (workspace / "loggers.yaml").write_text(yaml.safe_dump({"trainer": {"logger": loggers, "max_epochs": 1}}))
+    flexunet("fit", "-c", "c.yaml", "-c", "loggers.yaml")
+    assert list(workspace.glob("CSV/**/metrics.csv"))
+    assert list(workspace.glob("TensorBoard/**/events*"))
+
+
 # ---- signals and failures
 
 
@@ -260,6 +286,32 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(workspa
     assert all(torch.isfinite(w).all() for w in weights(RUN).values())
 
 
+def test_a_validation_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(workspace, capsys, monkeypatch):
+    validating = SegmentationTask.validation_step
+
+    def spoiled(self, batch, batch_idx):
+        if self.global_step == 12:
+            next(self.network.parameters()).data.fill_(float("nan"))
+        validating(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "validation_step", spoiled)
+    assert main(["fit", "-c", "c.yaml", "--trainer.max_epochs", "3"]) == 3
+    assert "the validation loss is nan in epoch 2" in capsys.readouterr().err
+    assert all(torch.isfinite(w).all() for w in weights(RUN).values())
+
+
+def test_a_stop_before_anything_was_saved_says_so(tmp_path):
+    from types import SimpleNamespace
+
+    from flexunet_pl.callbacks import GracefulStop
+
+    stop = GracefulStop()
+    stop._received = signal.SIGTERM
+    with pytest.raises(RunInterrupted, match=r"no epoch was finished, nothing was saved; start again") as caught:
+        stop._stop(SimpleNamespace(), tmp_path / "last.ckpt")
+    assert caught.value.signum == signal.SIGTERM
+
+
 def test_a_second_interrupt_ends_at_once():
     from flexunet_pl.callbacks import GracefulStop
 
@@ -267,19 +319,6 @@ def test_a_second_interrupt_ends_at_once():
     stop._note(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         stop._note(signal.SIGINT, None)
-
-
-def test_slurm_is_asked_to_requeue(workspace, monkeypatch):
-    scontrol = workspace / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" > {workspace}/asked\n')
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "42")
-    from flexunet_pl.callbacks.interrupt import _requeue
-
-    assert _requeue()
-    assert (workspace / "asked").read_text() == "requeue 42\n"
 
 
 def test_the_exit_status_of_a_signal_is_128_and_its_number():
@@ -363,6 +402,15 @@ def test_mistakes_in_the_configuration_are_named(workspace, mistake, monkeypatch
     assert "watches `val/nothing`" in fit("--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau",
                                           "--model.scheduler.monitor", "val/nothing")  # fmt: skip
 
+    assert "checkpoint.monitor: val/los: there is no such score; use one of" in fit("--checkpoint.monitor", "val/los")
+    assert "early_stopping.monitor: val/loss: without validation there is no such score" in fit(
+        "--trainer.limit_val_batches", "0", "--checkpoint.monitor", "train/loss")  # fmt: skip
+    assert "epoch_change.num_images (-1) must not be negative" in fit("--epoch_change.num_images", "-1")
+    assert "seed_everything: " in fit("--seed_everything", "-3")
+    assert "val_check_interval" in fit("--trainer.val_check_interval", "99")
+    assert "model.loss: BCEWithLogitsLoss does not take" in fit("--model.loss", "torch.nn.BCEWithLogitsLoss")
+    assert "--trust needs a value" in fit("--trust")
+
     (workspace / "typo.yaml").write_text("trainer:\n  max_epohcs: 3\n")
     assert "max_epohcs" in fit("-c", "typo.yaml")
     (workspace / "broken.yaml").write_text("trainer: [1, 2\n")
@@ -377,6 +425,22 @@ def test_mistakes_in_the_configuration_are_named(workspace, mistake, monkeypatch
     assert not (workspace / "canary").exists()
 
 
+def test_a_failed_start_leaves_no_run_folder(workspace, mistake):
+    mistake("fit", "-c", "c.yaml", "--data.root", "/nowhere")
+    mistake("fit", "-c", "c.yaml", "--checkpoint.monitor", "nothing")
+    assert not (workspace / "runs").exists()
+
+
+def test_another_run_s_checkpoints_are_kept(workspace, flexunet, mistake):
+    args = ["fit", "-c", "c.yaml", "--trainer.logger", "false", "--trainer.max_epochs", 1]
+    flexunet(*args)
+    before = (workspace / "checkpoints" / "best.ckpt").read_bytes()
+    assert "checkpoints: holds the checkpoints of another run" in mistake(*args)
+    assert "holds the checkpoints of another run" in mistake(*args, "--checkpoint.dirpath", "checkpoints")
+    assert (workspace / "checkpoints" / "best.ckpt").read_bytes() == before
+    flexunet(*args[:-1], 2, "--ckpt_path", "checkpoints/last.ckpt")
+
+
 def test_trust_lets_a_package_in(workspace, flexunet, monkeypatch):
     (workspace / "mynets.py").write_text(
         "from torch import nn\n"
@@ -388,7 +452,7 @@ def test_trust_lets_a_package_in(workspace, flexunet, monkeypatch):
     config = yaml.safe_load((workspace / "c.yaml").read_text())
     config["model"]["network"] = {"class_path": "mynets.Net"}
     (workspace / "c.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    flexunet("fit", "-c", "c.yaml", "--trust", "mynets", "--trainer.max_epochs", 1)
+    flexunet("fit", "-c", "c.yaml", "--trust=mynets", "--trainer.max_epochs", 1)
     flexunet("validate", "--ckpt_path", f"{RUN}/checkpoints/best.ckpt", "--data.root", config["data"]["root"],
              "--trust", "mynets", "--trainer.logger", "false", "--data.num_workers", 0)  # fmt: skip
 
@@ -404,6 +468,11 @@ def test_mistakes_in_prediction_are_named(workspace, mistake, trained, phantoms)
 
     (workspace / "junk.ckpt").write_bytes(b"junk")
     assert "junk.ckpt: is no checkpoint" in predict("--prediction.output_dir", "o", checkpoint="junk.ckpt")
+    good = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    torch.save({**good, "state_dict": {}}, "other.ckpt")
+    assert "does not fit the network" in predict("--prediction.output_dir", "o2", checkpoint="other.ckpt")
+    torch.save({**good, "hyper_parameters": {**good["hyper_parameters"], "network": "x"}}, "network.ckpt")
+    assert "network is no class path" in predict("--prediction.output_dir", "o3", checkpoint="network.ckpt")
     assert "prediction.output_dir is missing" in predict()
     (workspace / "full").mkdir()
     (workspace / "full" / "mine.txt").write_text("mine")

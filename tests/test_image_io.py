@@ -67,17 +67,55 @@ def test_one_channel_is_the_luminance(tmp_path):
     assert np.array_equal(read_image(saved(tmp_path / "a.png", grey), channels=1)[..., 0], grey)
 
 
+def turned(array, orientation):
+    return [array, array[:, ::-1], array[::-1, ::-1], array[::-1], array.swapaxes(0, 1), array[::-1].swapaxes(0, 1),
+            array[::-1, ::-1].swapaxes(0, 1), array[:, ::-1].swapaxes(0, 1)][orientation - 1]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied_to_image_and_mask(tmp_path, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    index = np.random.default_rng(1).integers(0, 3, (5, 7)).astype(np.uint8)
-    path = saved(tmp_path / "a.png", MAP.paint(index), exif=exif)
-    turned = [index, index[:, ::-1], index[::-1, ::-1], index[::-1], index.T, index[::-1].T, index[::-1, ::-1].T,
-              index[:, ::-1].T][orientation - 1]  # fmt: skip
-    assert np.array_equal(read_mask(path, MAP), turned)
-    assert np.array_equal(read_image(path), MAP.paint(turned))
-    check_pair(Pair(path, path))
+def test_exif_orientation_is_applied_to_image_and_mask(tmp_path, orientation, suffix):
+    def with_orientation(name, array):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options = {"tiffinfo": {0x0112: orientation}} if suffix == "tif" else {"exif": exif}
+        return saved(tmp_path / f"{name}.{suffix}", array, **options)
+
+    index = np.random.default_rng(1).integers(0, 3, (20, 30)).astype(np.uint8)
+    grey, wide = noise((20, 30)), np.arange(600, dtype=np.uint16).reshape(20, 30)
+    path = with_orientation("mask", MAP.paint(index))
+    assert np.array_equal(read_mask(path, MAP), turned(index, orientation))
+    assert np.array_equal(read_image(path), MAP.paint(turned(index, orientation)))
+    other = with_orientation("grey", grey)
+    assert np.array_equal(read_image(other, channels=1)[..., 0], turned(grey, orientation))
+    deep = with_orientation("wide", wide)
+    expected = np.rint(turned(wide, orientation) * (255 / 599))
+    assert np.array_equal(read_image(deep, channels=1, window=(0, 599))[..., 0], expected)
+    check_pair(Pair(deep, path))
+    upright = saved(tmp_path / "upright.png", MAP.paint(turned(index, orientation)))
+    check_pair(Pair(path, upright))
+
+
+def test_sixteen_bits_per_colour_are_refused_not_crushed(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for color_type, channels in ((2, 3), (4, 2)):
+        rows = b"".join(b"\0" + np.full(4 * channels, 900, ">u2").tobytes() for _ in range(4))
+        header = struct.pack(">IIBBBBB", 4, 4, 16, color_type, 0, 0, 0)
+        path = tmp_path / f"{channels}.png"
+        parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+        with pytest.raises(DataError, match="16 bits in each of several channels"):
+            read_image(path, window=(0, 1200))
+
+
+def test_grey_class_indices_are_not_taken_for_a_black_mask(tmp_path):
+    index = np.zeros((64, 64), dtype=np.uint8)
+    index[10:30, 10:30] = 2
+    with pytest.raises(DataError, match=r"a\.png: its values 0 to 2 look like class indices"):
+        read_mask(saved(tmp_path / "a.png", index), MAP)
+    assert not read_mask(saved(tmp_path / "b.png", np.zeros((64, 64), np.uint8)), MAP).any()
 
 
 def test_opaque_alpha_is_dropped(tmp_path):
@@ -226,6 +264,12 @@ def test_archives_that_are_no_mask_are_refused(tmp_path):
         "shape.npz": {"mask": np.zeros((4, 4, 2))},
         "index.npz": {"mask": np.full((4, 4), 9)},
         "two.npz": {"a": np.zeros(1), "b": np.zeros(1)},
+        "zeros.npz": {"mask": np.zeros((4, 4, 3))},
+        "ones.npz": {"mask": np.ones((4, 4, 3))},
+        "nan.npz": {"mask": np.full((4, 4, 3), np.nan)},
+        "colours.npz": {"mask": MAP.paint(np.arange(4, dtype=np.uint8).reshape(2, 2) % 3)},
+        "text.npz": {"mask": np.full((4, 4), "x")},
+        "struct.npz": {"mask": np.zeros((3, 3), [("a", "i4")])},
     }
     for name, arrays in cases.items():
         np.savez(tmp_path / name, **arrays)

@@ -24,6 +24,12 @@ def test_a_parser_s_message_becomes_one_line(message, line):
     assert explain_mistake(message, ["data.root", "data.seed"]) == line
 
 
+def test_a_configuration_without_keys_is_named(tmp_path):
+    for name, content in {"empty.yaml": "", "list.yaml": "- 1\n"}.items():
+        (tmp_path / name).write_text(content)
+        assert f"{name}: holds no keys" in unreadable_config(["fit", f"--config={tmp_path / name}"])
+
+
 def test_the_unreadable_file_is_found(tmp_path):
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text("a: 1\n")

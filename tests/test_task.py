@@ -65,6 +65,31 @@ def test_predictions_have_the_image_s_own_size():
     assert second.mask.dtype == torch.uint8
 
 
+def test_a_network_with_another_class_count_is_refused():
+    task = small_task(num_classes=5)
+    with pytest.raises(UserError, match=r"gives 5 classes but model\.rgb_map has 4"):
+        task(torch.zeros(1, 3, 16, 24))
+
+
+def test_a_loss_that_does_not_take_class_indices_is_named():
+    task = small_task(loss=nn.BCEWithLogitsLoss())
+    batch = {"image": torch.zeros(2, 3, 16, 24), "mask": torch.zeros(2, 16, 24), "name": ["a", "b"], "counted": 2}
+    with pytest.raises(UserError, match=r"model\.loss: BCEWithLogitsLoss does not take logits \(2, 4, 16, 24\)"):
+        task.validation_step(batch, 0)
+
+
+def test_a_batch_of_uncounted_images_adds_nothing():
+    task = small_task()
+    batch = {"image": torch.zeros(1, 3, 16, 24), "mask": torch.zeros(1, 16, 24), "name": ["a"], "counted": 1}
+    task.validation_step(batch, 0)
+    alone = task.val_scores.compute()
+    task.validation_step({**batch, "counted": 0}, 1)
+    assert task.val_scores.update_called
+    assert [len(c) for c in task.val_scores.counts] == [1, 0]
+    task.val_scores._computed = None
+    assert task.val_scores.compute() == alone
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match=r"model\.rgb_map is missing"):
         SegmentationTask(FlexUNet(3, 4, 2, (3, 3), 2))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from flexunet_pl.data.dataset import PredictDataset, collate_predict
-from flexunet_pl.errors import DataError
+from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files, read_mask, write_image, write_mask
 from flexunet_pl.inference.overlays import draw_overlay
 from flexunet_pl.task import Prediction, SegmentationTask
@@ -31,9 +31,14 @@ class EpochChangeInference(Callback):
         images: Folder of images; by default ``mini_test/images`` of the data, or else ``valid/images``. Masks are
             looked for in ``masks`` beside it.
         num_images: How many, from the first by name; 0 turns the callback off.
+
+    Raises:
+        UserError: If the number is negative.
     """
 
     def __init__(self, images: Path | None = None, num_images: int = 6) -> None:
+        if num_images < 0:
+            raise UserError(f"epoch_change.num_images ({num_images}) must not be negative; 0 turns it off")
         self.images = images
         self.num_images = num_images
         self._folder = Path()
@@ -48,7 +53,7 @@ class EpochChangeInference(Callback):
         Raises:
             DataError: If the folder is missing or empty.
         """
-        if stage != "fit" or not self.num_images or trainer.sanity_checking:
+        if stage != "fit" or not self.num_images:
             return
         folder = self.images if self.images is not None else _default_images(trainer)
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "epoch_change"

@@ -30,6 +30,7 @@ class HistoryCurves(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self._folder: Path | None = None
+        self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows."""
@@ -44,11 +45,22 @@ class HistoryCurves(Callback):
         if stage == "fit":
             self._folder = Path(trainer.log_dir or trainer.default_root_dir)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the last validation, whose scores Lightning keeps until the next one."""
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch has validation scores."""
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row and write all files again."""
         epoch = trainer.current_epoch + 1
         columns = {column: key for table in _TABLES.values() for column, key in table.items()}
-        scores = {c: float(trainer.callback_metrics[k]) for c, k in columns.items() if k in trainer.callback_metrics}
+        known = {
+            k: float(v) for k, v in trainer.callback_metrics.items() if self._validated or not k.startswith("val/")
+        }
+        scores = {column: known[key] for column, key in columns.items() if key in known}
         self.rows = [row for row in self.rows if row["epoch"] < epoch] + [{"epoch": epoch, **scores}]
         if trainer.is_global_zero and self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,6 @@
 """GracefulStop: a signal ends training with its state saved."""
 
-import os
 import signal
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ class GracefulStop(Callback):
     """On SIGTERM, SIGINT or SIGUSR1 saves ``last.ckpt`` at the next step and ends the run.
 
     Within an epoch the state is saved at once; in the last step of an epoch, and in validation, the epoch is finished
-    first and its own checkpoint serves. A second SIGINT ends the run at once. Under SLURM, SIGUSR1 requeues the job.
+    first and its own checkpoint serves. A second SIGINT ends the run at once.
     """
 
     def __init__(self) -> None:
@@ -72,16 +70,8 @@ class GracefulStop(Callback):
 
     def _stop(self, trainer: Trainer, target: Path) -> None:
         signum = self._received or signal.SIGTERM
-        requeued = trainer.is_global_zero and signum not in {signal.SIGTERM, signal.SIGINT} and _requeue()
-        what = "job requeued" if requeued else f"resume with --ckpt_path {target}"
-        where = f"checkpoint saved to {target}" if target.exists() else "no epoch was finished, nothing to save"
+        if target.exists():
+            where, what = f"checkpoint saved to {target}", f"resume with --ckpt_path {target}"
+        else:
+            where, what = "no epoch was finished, nothing was saved", "start again"
         raise RunInterrupted(signum, f"stopped by {signal.Signals(signum).name}: {where}; {what}")
-
-
-def _requeue() -> bool:
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return False
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    name = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array is not None else job
-    return subprocess.run(["scontrol", "requeue", name], check=False).returncode == 0  # noqa: S603, S607

@@ -48,13 +48,18 @@ class PredictionWriter(BasePredictionWriter):
         if self.output_dir is None:
             raise UserError("prediction.output_dir is missing: name the folder for the masks")
         folder = self.output_dir
-        if source is not None and folder.resolve() in {source.resolve(), source.resolve().parent}:
+        if source is not None and folder.resolve() == (source.parent if source.is_file() else source).resolve():
             raise UserError(f"{folder}: holds the images, which the masks would replace; name another output_dir")
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is a file; name a folder as prediction.output_dir")
         if folder.is_dir() and any(folder.iterdir()) and not self.overwrite:
             raise UserError(f"{folder}: is not empty; name another folder or give --prediction.overwrite true")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be made ({error.strerror}); name another prediction.output_dir"
+            ) from error
 
     def write_on_batch_end(
         self,

@@ -19,7 +19,7 @@ from flexunet_pl.data.dataset import (
 )
 from flexunet_pl.data.transforms import CTAugmentation, Transform
 from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import ImageReader, Pair, Window, check_pair, list_files, list_pairs
+from flexunet_pl.image_io import ImageReader, Pair, Window, check_image, check_pair, list_files, list_pairs
 from flexunet_pl.rgb_map import RgbMap
 
 
@@ -40,7 +40,7 @@ class SegmentationDataModule(LightningDataModule):
         start_method: How those processes start; the system's default where none is given.
         train_transform: Augmentation of the training images: an albumentations pipeline, or anything that is called
             with `image` and `mask` and returns both; `ct` is the default for CT slices, null means none.
-        seed: Seed of the order and of the augmentation.
+        seed: Seed of the order and of the augmentation; by default that of `seed_everything`.
         predict_dir: Folder of images, or one image, for predict.
     """
 
@@ -55,13 +55,17 @@ class SegmentationDataModule(LightningDataModule):
         num_workers: int | None = None,
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
         train_transform: Transform | Literal["ct"] | None = "ct",
-        seed: int = 137,
+        seed: int | None = None,
         predict_dir: Path | None = None,
     ) -> None:
         super().__init__()
         self.root = root
         self.rgb_map = _as_rgb_map(rgb_map)
         self.reader = ImageReader((image_size[0], image_size[1]), in_channels, _as_window(image_window))
+        if seed is None:
+            seed = int(os.environ.get("PL_GLOBAL_SEED", "137"))  # where Lightning's seed_everything leaves it
+        if seed < 0:
+            raise UserError(f"data.seed ({seed}) must not be negative")
         if batch_size < 1 or (num_workers is not None and num_workers < 0):
             raise UserError(f"data.batch_size ({batch_size}) must be at least 1, data.num_workers ({num_workers}) 0")
         self.batch_size = batch_size
@@ -71,12 +75,16 @@ class SegmentationDataModule(LightningDataModule):
         self.seed = seed
         self.predict_dir = predict_dir
         self.pairs: dict[str, list[Pair]] = {}
+        self.predict_paths: list[Path] = []
 
     def setup(self, stage: str) -> None:
         """List the files of a stage and check their headers.
 
         Args:
             stage: fit, validate, test or predict.
+
+        Raises:
+            UserError: If the folder of the stage was not given.
         """
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
             if split not in self.pairs:
@@ -84,6 +92,13 @@ class SegmentationDataModule(LightningDataModule):
                 for pair in pairs:
                     check_pair(pair)
                 self.pairs[split] = pairs
+        if stage == "predict" and not self.predict_paths:
+            if self.predict_dir is None:
+                raise UserError("data.predict_dir is missing: name the folder of images to predict")
+            paths = [self.predict_dir] if self.predict_dir.is_file() else list_files(self.predict_dir)
+            for path in paths:
+                check_image(path)
+            self.predict_paths = paths
 
     def folder(self, split: str) -> Path:
         """Return the folder of a split, which holds images/ and masks/.
@@ -122,17 +137,10 @@ class SegmentationDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[PredictBatch]:
-        """Return the images of `predict_dir`, in order.
-
-        Raises:
-            UserError: If no `predict_dir` was given.
-        """
-        if self.predict_dir is None:
-            raise UserError("data.predict_dir is missing: name the folder of images to predict")
-        paths = [self.predict_dir] if self.predict_dir.is_file() else list_files(self.predict_dir)
-        dataset = PredictDataset(paths, self.reader)
+        """Return the images of `predict_dir`, in order."""
+        dataset = PredictDataset(self.predict_paths, self.reader)
         rank, world_size = self._process()
-        return self._loader(dataset, range(rank, len(paths), world_size), collate_predict)
+        return self._loader(dataset, range(rank, len(dataset), world_size), collate_predict)
 
     def _dataset(self, split: str, transform: Transform | None = None) -> SegmentationDataset:
         return SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed)

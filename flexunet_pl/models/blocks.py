@@ -55,7 +55,7 @@ class ConvBlock(nn.Module):
             if normalization:
                 # Keras' defaults; its momentum 0.99 weighs the old value, torch's weighs the new one
                 layers.append(nn.BatchNorm2d(level.filters, eps=1e-3, momentum=0.01))
-            if i == 0 and level.dropout:
+            if i == 0:  # at a rate of 0 too, so that the weights' names do not depend on it
                 layers.append(nn.Dropout(level.dropout))
         self.layers = nn.Sequential(*layers)
 

@@ -37,8 +37,9 @@ def write_phantom(
     Raises:
         UserError: If a number is out of its range, or the folder is not empty.
     """
-    if patients < 3 or slices < 1 or size < 64:
-        raise UserError(f"phantom: needs patients >= 3, slices >= 1, size >= 64, not {patients}, {slices}, {size}")
+    if patients < 3 or slices < 1 or size < 64 or seed < 0:
+        given = f"{patients}, {slices}, {size}, {seed}"
+        raise UserError(f"phantom: needs patients >= 3, slices >= 1, size >= 64, seed >= 0, not {given}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise UserError(f"{out}: is not empty; name another folder or give --overwrite true")
     held_out = max(1, round(patients * _SPLITS["test"]))

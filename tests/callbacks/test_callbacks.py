@@ -56,6 +56,13 @@ def test_images_without_masks_can_be_watched(workspace, flexunet, phantoms):
     assert np.ptp(strip[20:80, 20:80]) > 50
 
 
+def test_the_curves_hold_no_validation_scores_of_epochs_without_validation(workspace, flexunet):
+    flexunet("fit", "-c", "c.yaml", "--trainer.max_epochs", 4, "--trainer.check_val_every_n_epoch", 2)
+    table = rows(workspace / "runs/flexunet/version_0/train_losses.csv")
+    assert [bool(row["val_loss"]) for row in table] == [False, True, False, True]
+    assert all(row["loss"] for row in table)
+
+
 def test_watching_does_not_change_the_training(workspace, flexunet):
     for name, images in (("watched", 3), ("unwatched", 0)):
         flexunet("fit", "-c", "c.yaml", "--epoch_change.num_images", images, "--trainer.logger.name", name)

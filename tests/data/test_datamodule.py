@@ -47,10 +47,14 @@ def test_every_stage_reads_its_folder_in_order(phantoms):
 def test_prediction_takes_a_folder_or_one_image(phantoms):
     folder = phantoms / "test" / "images"
     one = sorted(folder.iterdir())[0]
-    batches = list(datamodule(None, predict_dir=folder, batch_size=2).predict_dataloader())
+    data = datamodule(None, predict_dir=folder, batch_size=2)
+    data.setup("predict")
+    batches = list(data.predict_dataloader())
     assert [len(b["path"]) for b in batches] == [2, 1]
     assert batches[0]["size"] == [(64, 64), (64, 64)]
-    (batch,) = datamodule(None, predict_dir=one).predict_dataloader()
+    data = datamodule(None, predict_dir=one)
+    data.setup("predict")
+    (batch,) = data.predict_dataloader()
     assert batch["path"] == [str(one)]
 
 
@@ -79,10 +83,20 @@ def test_a_missing_root_is_named(options, message):
         datamodule(**options).setup("fit")
 
 
+def test_the_global_seed_decides_the_order(phantoms):
+    from lightning.pytorch import seed_everything
+
+    names = []
+    for seed in (1, 2, 1):
+        seed_everything(seed, verbose=False)
+        names.append([b["name"] for b in first_epoch(datamodule(phantoms))])
+    assert names[0] == names[2] != names[1]
+
+
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="rgb_map is missing"):
         SegmentationDataModule()
     with pytest.raises(UserError, match="first value must be below"):
         datamodule(None, image_window=(5, 5))
     with pytest.raises(UserError, match="predict_dir is missing"):
-        datamodule(None).predict_dataloader()
+        datamodule(None).setup("predict")
