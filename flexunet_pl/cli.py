@@ -278,7 +278,8 @@ class FlexUNetCLI(LightningCLI):
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
         elif self.subcommand == "predict":
             kwargs["logger"] = False
-            self.save_config_callback = None
+        if self.subcommand == "predict" or not trainer_config.get("logger"):
+            self.save_config_callback = None  # without a run folder it would land in the working folder
         kwargs["callbacks"] = callbacks
         return super().instantiate_trainer(**kwargs)
 

@@ -125,6 +125,7 @@ def test_predict_writes_masks_overlays_and_probabilities_of_the_image_s_size(wor
 def test_what_the_checkpoint_overrules_is_said(workspace, flexunet, trained, phantoms):
     out = flexunet("validate", "--ckpt_path", trained / "checkpoints" / "best.ckpt", "--data.root", phantoms,
                    "--model.image_size", "[64, 64]", "--trainer.logger", "false", "--data.num_workers", 0)  # fmt: skip
+    assert sorted(p.name for p in workspace.iterdir()) == ["c.yaml"]
     assert "note: model.image_size is (32, 32), from the checkpoint; (64, 64) is not used" in out
     assert out.count("note:") == 1
 
