@@ -15,7 +15,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
-from rich.table import Table
 
 from flexunet_pl.callbacks import (
     EpochChangeInference,
@@ -30,10 +29,11 @@ from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import written_in_place
-from flexunet_pl.metrics import score_names
 from flexunet_pl.mistakes import explain_mistake, unreadable_config
 from flexunet_pl.models.build import TRUSTED_PACKAGES
+from flexunet_pl.preflight import check_checkpoint_folder, check_monitors
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.score_table import make_score_table
 from flexunet_pl.task import SegmentationTask
 
 SEED = 137  # the reference's
@@ -65,6 +65,7 @@ _CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "stop_file": (StopFile, {}),
     "prediction": (PredictionWriter, {}),
 }
+_MONITORS = ("checkpoint", "last_checkpoint", "early_stopping")  # those of them that watch a score
 _LINKED = {"num_classes", "classes", "out_channels", "in_channels"}  # network arguments that follow from others
 _EXPECTED_WARNINGS = (
     "The number of training batches",  # small data sets are no mistake
@@ -229,42 +230,13 @@ class FlexUNetCLI(LightningCLI):
         """Give the task its configuration, for the checkpoint, and look for mistakes before any folder is made."""
         self.datamodule.setup(self.subcommand)
         if self.subcommand == "fit":
-            self._check_monitors()
-            self._check_checkpoint_folder()
+            check_monitors(self.trainer, self.model, {key: self.config.fit[key].monitor for key in _MONITORS})
+            check_checkpoint_folder(self.trainer, self.config.fit.checkpoint.dirpath, self.config.fit.ckpt_path)
         self._dump_config()
         config = {key: value for key, value in self.config_dump["model"].items() if key != "rgb_map"}
         self.model.plain_hparams.update(
             config, network=_for_checkpoint(config["network"] or self.model.plain_hparams["network"])
         )
-
-    def _check_monitors(self) -> None:
-        """Refuse to watch a score that no epoch will have.
-
-        Raises:
-            UserError: If a callback is set to.
-        """
-        validated = self.trainer.limit_val_batches != 0
-        stages = ("train", "val") if validated else ("train",)
-        known = {f"{stage}/{name}" for stage in stages for name in score_names(self.model.rgb_map.names)}
-        for key in ("checkpoint", "last_checkpoint", "early_stopping"):
-            watched = self._get(self.config, key).monitor
-            if watched is not None and watched not in known:
-                why = "there is no such score" if validated else "without validation there is no such score"
-                raise UserError(f"{key}.monitor: {watched}: {why}; use one of {', '.join(sorted(known))}")
-
-    def _check_checkpoint_folder(self) -> None:
-        """Refuse a folder that holds another run's checkpoints.
-
-        Raises:
-            UserError: If it does.
-        """
-        config = self._get(self.config, "checkpoint")
-        folder = Path(config.dirpath or (Path(self.trainer.default_root_dir) / "checkpoints"))
-        resumed = self._get(self.config, "ckpt_path")
-        if self.trainer.loggers and not config.dirpath:
-            return  # the logger has chosen a new folder, or that of the run which is resumed
-        if (folder / "last.ckpt").exists() and (resumed is None or Path(resumed).resolve().parent != folder.resolve()):
-            raise UserError(f"{folder}: holds the checkpoints of another run; set checkpoint.dirpath to another folder")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: safe checkpoints, samplers that do not pad, the callbacks without settings."""
@@ -292,7 +264,8 @@ class FlexUNetCLI(LightningCLI):
             _say("note: nothing was trained; look at trainer.max_epochs and trainer.limit_train_batches")
         if best and self.trainer.is_global_zero:
             _say(f"run folder       {folder}")
-            _say(f"best checkpoint  {best}" + (f"  (val/loss {score:.4f})" if score is not None else ""))
+            watched = self.config.fit.checkpoint.monitor
+            _say(f"best checkpoint  {best}" + (f"  ({watched} {score:.4f})" if score is not None else ""))
             _say(f"next             flexunet test --ckpt_path {best} --data.root {self.datamodule.root}")
 
     def after_validate(self) -> None:
@@ -316,37 +289,10 @@ class FlexUNetCLI(LightningCLI):
         if self.trainer.loggers and folder is not None:
             with written_in_place(Path(folder) / f"{stage}_scores.json") as target:
                 target.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-        Console().print(score_table(scores, self.model.rgb_map, title=f"{stage} scores, means over images"))
+        Console().print(make_score_table(scores, self.model.rgb_map, title=f"{stage} scores, means over images"))
         if "dice_coef_multiclass" in scores:
             _say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
             _say(f"dice_coef_multiclass {scores['dice_coef_multiclass']:.4f} (the reference's; counts the background)")
-
-
-def score_table(scores: dict[str, float], rgb_map: RgbMap, title: str) -> Table:
-    """Lay the scores out, one row per class but the background.
-
-    Args:
-        scores: As `flexunet_pl.metrics.summarise_counts` returns them.
-        rgb_map: The classes.
-        title: Title of the table.
-
-    Returns:
-        A table for rich.
-    """
-    columns = {
-        "Dice": "dice",
-        "IoU": "iou",
-        "pooled Dice": "dice_pooled",
-        "miss rate": "miss_rate",
-        "false-alarm rate": "false_alarm_rate",
-    }
-    table = Table("class", title=title)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name in rgb_map.names[1:]:
-        values = [scores.get(f"{key}/{name}") for key in columns.values()]
-        table.add_row(name, *("n/a" if value is None else f"{value:.4f}" for value in values))
-    return table
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flexunet_pl.cli import run
 from flexunet_pl.errors import UserError
-from flexunet_pl.image_io import list_files
+from flexunet_pl.pairing import list_files
 from flexunet_pl.prepare.phantom import write_phantom
 
 

@@ -1,4 +1,4 @@
-"""Read and write images and masks, list a folder, pair images with masks; one decode policy for all of the package."""
+"""Read, resize and write images and masks; one decode policy for all of the package."""
 
 import math
 import os
@@ -16,8 +16,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from flexunet_pl.errors import DataError
 from flexunet_pl.rgb_map import RgbMap
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-MASK_SUFFIXES = IMAGE_SUFFIXES | {".npz"}
 MAX_PIXELS = 50_000_000  # checked before decoding: a small file can declare billions of pixels
 FAR_LIMIT = 0.005  # share of a mask's pixels; real anti-aliased and JPEG masks reach 0.0013
 FAR_COLOR_LIMIT = FAR_LIMIT / 10  # the same for one single colour, where blended borders scatter over many
@@ -28,13 +26,6 @@ _ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "La", "RGBa"})
 _WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 Window = tuple[float, float]
-
-
-class Pair(NamedTuple):
-    """An image and its mask, which share a stem."""
-
-    image: Path
-    mask: Path
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -115,40 +106,18 @@ def read_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
     return decoded.index
 
 
-def check_image(path: Path) -> None:
-    """Check by its header alone that an image can be read.
+def read_size(path: Path) -> tuple[int, int]:
+    """Read the size of an image from its header alone.
 
     Args:
         path: The file.
 
+    Returns:
+        Height and width as the file will be read, after EXIF orientation.
+
     Raises:
         DataError: If the header cannot be read or the policy refuses it.
     """
-    _read_size(path)
-
-
-def check_pair(pair: Pair) -> None:
-    """Check by their headers alone that an image and its mask can be read and have one size.
-
-    Args:
-        pair: The files.
-
-    Raises:
-        DataError: If a header cannot be read, the policy refuses it, or the sizes differ.
-    """
-    image = _read_size(pair.image)
-    if pair.mask.suffix.lower() == ".npz":
-        return
-    mask = _read_size(pair.mask)
-    if image != mask:
-        raise DataError(
-            f"{pair.mask}: mask is {mask[0]}x{mask[1]} px (height x width) but its image is {image[0]}x{image[1]}; "
-            "export both at the same size"
-        )
-
-
-def _read_size(path: Path) -> tuple[int, int]:
-    """Return height and width as the file will be read, after EXIF orientation."""
     with _opened(path, decode=False) as image:
         width, height = image.size
         # of a TIFF Pillow gives the turned size already; a PNG without EXIF it would decode to look for it at the end
@@ -338,62 +307,6 @@ def resize_mask(index: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.u
         return index
     # the reference resizes the colours with a smoothing filter, which turns borders into other classes
     return np.asarray(Image.fromarray(index).resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
-# ---- folders -------------------------------------------------------------------------------------------------------
-
-
-def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """List the images of a folder, sorted by name.
-
-    Args:
-        folder: The folder; sub-folders, hidden files and files of other suffixes are passed over.
-        suffixes: Suffixes in lower case; those of the files may be in any case.
-
-    Returns:
-        The files, at least one.
-
-    Raises:
-        DataError: If the folder is missing or holds no such file, or two files share a stem.
-    """
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {what}; expected one that holds images")
-    files = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
-    )
-    if not files:
-        raise DataError(f"{folder}: no image in this folder; expected files ending in {', '.join(sorted(suffixes))}")
-    by_stem: dict[str, Path] = {}
-    for file in files:
-        twin = by_stem.setdefault(file.stem, file)
-        if twin is not file:
-            raise DataError(f"{file}: has the same stem as {twin.name}, so its mask is ambiguous; rename one")
-    return files
-
-
-def list_pairs(folder: Path) -> list[Pair]:
-    """Pair the files of ``images/`` and ``masks/`` by stem, sorted by name.
-
-    Args:
-        folder: The folder that holds both.
-
-    Returns:
-        The pairs, at least one.
-
-    Raises:
-        DataError: If a folder is missing or empty, a stem stands twice, or a file has no partner.
-    """
-    # the reference pairs two unsorted listings by position
-    images = {p.stem: p for p in list_files(folder / "images")}
-    masks = {p.stem: p for p in list_files(folder / "masks", MASK_SUFFIXES)}
-    for one, other, missing in ((images, masks, "mask"), (masks, images, "image")):
-        lonely = sorted(one.keys() - other.keys())
-        if lonely:
-            where = folder / f"{missing}s"
-            rest = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-            raise DataError(f"{one[lonely[0]]}{rest}: no {missing} of that stem in {where}; add it or remove this file")
-    return [Pair(images[stem], masks[stem]) for stem in sorted(images)]
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from flexunet_pl.models.flexunet import FlexUNet, check_image_size
 from flexunet_pl.rgb_map import RgbMap
 
 Scheduler = LRScheduler | ReduceLROnPlateau
+_TRAIN_SCORES = "train_scores."  # prefix of their names in a checkpoint
 
 
 class Prediction(NamedTuple):
@@ -247,8 +248,18 @@ class SegmentationTask(LightningModule):
             raise ModelFileError(f"the checkpoint does not fit the network: {_first_lines(str(error))}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the hyper-parameters as plain values."""
+        """Add the hyper-parameters as plain values, and within an epoch the scores that all processes have so far."""
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.plain_hparams
+        if self.trainer.world_size > 1 and self.train_scores.update_called:
+            with self.train_scores.sync_context():
+                state = self.train_scores.state_dict(prefix=_TRAIN_SCORES)
+                checkpoint["state_dict"].update({key: [value] for key, value in state.items()})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the scores of an interrupted epoch to the first process, which must not count them twice."""
+        if self.global_rank:
+            weights = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: [] if k.startswith(_TRAIN_SCORES) else v for k, v in weights.items()}
 
 
 def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:

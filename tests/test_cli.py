@@ -227,6 +227,46 @@ def test_two_processes_train_and_score_like_one(workspace, phantoms):
     assert one == pytest.approx(two, abs=1e-6)
 
 
+STOPPING = """
+import os, signal, sys
+from flexunet_pl.__main__ import main
+from flexunet_pl.task import SegmentationTask
+
+stepping = SegmentationTask.training_step
+
+def signalled(self, batch, batch_idx):
+    if self.global_rank == 0 and self.global_step == int(os.environ["STOP_AT"]):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return stepping(self, batch, batch_idx)
+
+SegmentationTask.training_step = signalled
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_and_resumed_end_like_two_uninterrupted_ones(workspace):
+    (workspace / "driver.py").write_text(STOPPING)
+
+    def fit(stop_at, *args, status=0):
+        words = ["fit", "-c", "c.yaml", "--data.batch_size", 1, "--trainer.accelerator", "cpu", "--trainer.devices", 2,
+                 "--trainer.strategy", "ddp", *args]  # fmt: skip
+        command = [sys.executable, "driver.py", *map(str, words)]
+        environment = {**os.environ, "STOP_AT": str(stop_at)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+        assert done.returncode == status, done.stderr
+
+    fit(-1, "--trainer.logger.name", "whole")
+    fit(8, "--trainer.logger.name", "parts", status=138)  # 6 steps an epoch
+    fit(-1, "--ckpt_path", "runs/parts/version_0/checkpoints/last.ckpt")
+    assert equal(weights("runs/whole/version_0"), weights("runs/parts/version_0"))
+    for name in ("train_losses.csv", "train_dice.csv"):
+        whole, parts = ((workspace / "runs" / run / "version_0" / name).read_text() for run in ("whole", "parts"))
+        for one, other in zip(whole.splitlines()[1:], parts.splitlines()[1:], strict=True):
+            values = [[float(v) for v in line.split(",")] for line in (one, other)]
+            assert values[0] == pytest.approx(values[1], rel=1e-6)  # the order of a sum over processes
+
+
 def test_a_split_smaller_than_the_number_of_processes_is_scored(workspace, phantoms, trained):
     for kind in ("images", "masks"):
         folder = workspace / "one" / "test" / kind

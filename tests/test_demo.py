@@ -18,10 +18,9 @@ def test_the_demo_shows_scores_and_where_everything_lies(workspace, flexunet, mo
     monkeypatch.setattr(demo, "write_phantom", lambda out, **kw: draw(out, patients=3, slices=1, size=64, **kw))
     (workspace / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
     monkeypatch.setattr(demo, "_config", lambda: workspace / "tiny.yaml")
-    command = subprocess.run(
-        ["/usr/bin/env", "make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    _, *words = shlex.split(command.stdout.splitlines()[-1])
+    made = subprocess.run(["/usr/bin/env", "make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
+    (command,) = (line for line in made.stdout.splitlines() if "/flexunet demo " in line)
+    _, *words = shlex.split(command)
     out = flexunet(*words)
     for verb in ("phantom", "fit", "test", "predict"):
         assert f"$ flexunet {verb} " in out

@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import (
-    Pair,
-    check_pair,
-    list_files,
-    list_pairs,
-    read_image,
-    read_mask,
-    resize_image,
-    resize_mask,
-    write_mask,
-)
+from flexunet_pl.image_io import read_image, read_mask, resize_image, resize_mask, write_mask
+from flexunet_pl.pairing import Pair, check_pair, list_files, list_pairs
 from flexunet_pl.rgb_map import RgbMap
 
 MAP = RgbMap.parse({"background": [0, 0, 0], "lung": [0, 0, 255], "tumour": [255, 0, 0]})

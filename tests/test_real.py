@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexunet_pl.image_io import list_pairs, read_image, read_mask
+from flexunet_pl.image_io import read_image, read_mask
+from flexunet_pl.pairing import list_pairs
 from flexunet_pl.rgb_map import RgbMap
 
 from tests.test_configs import CONFIGS, REFERENCE  # isort: skip

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 
 from flexunet_pl.data.dataset import PredictDataset, collate_predict
 from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files, read_mask, write_image, write_mask
+from flexunet_pl.image_io import read_mask, write_image, write_mask
 from flexunet_pl.inference.overlays import draw_overlay
+from flexunet_pl.pairing import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
 from flexunet_pl.task import Prediction, SegmentationTask
 
 _THUMBNAIL = 128  # px, longer side of a picture in the film strip

@@ -19,7 +19,8 @@ from flexunet_pl.data.dataset import (
 )
 from flexunet_pl.data.transforms import CTAugmentation, Transform
 from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import ImageReader, Pair, Window, check_image, check_pair, list_files, list_pairs
+from flexunet_pl.image_io import ImageReader, Window, read_size
+from flexunet_pl.pairing import Pair, check_pair, list_files, list_pairs
 from flexunet_pl.rgb_map import RgbMap
 
 
@@ -97,7 +98,7 @@ class SegmentationDataModule(LightningDataModule):
                 raise UserError("data.predict_dir is missing: name the folder of images to predict")
             paths = [self.predict_dir] if self.predict_dir.is_file() else list_files(self.predict_dir)
             for path in paths:
-                check_image(path)
+                read_size(path)
             self.predict_paths = paths
 
     def folder(self, split: str) -> Path:

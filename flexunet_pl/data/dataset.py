@@ -15,7 +15,8 @@ from torch.utils.data import Dataset, Sampler
 from flexunet_pl.batch import Batch, PredictBatch
 from flexunet_pl.data.transforms import Transform
 from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import ImageReader, Pair, read_mask, resize_image, resize_mask
+from flexunet_pl.image_io import ImageReader, read_mask, resize_image, resize_mask
+from flexunet_pl.pairing import Pair
 from flexunet_pl.rgb_map import RgbMap
 
 

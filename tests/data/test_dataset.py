@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from flexunet_pl.data.dataset import EpochSampler, SampleKey, SegmentationDataset, collate
 from flexunet_pl.data.transforms import CTAugmentation
 from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import ImageReader, list_pairs, read_image, read_mask, resize_image, resize_mask, write_image
+from flexunet_pl.image_io import ImageReader, read_image, read_mask, resize_image, resize_mask, write_image
+from flexunet_pl.pairing import list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from flexunet_pl.errors import UserError
-from flexunet_pl.image_io import list_pairs, read_image, read_mask
+from flexunet_pl.image_io import read_image, read_mask
+from flexunet_pl.pairing import list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice, write_phantom
 
 

@@ -1,0 +1,90 @@
+"""List the images of a folder, pair them with their masks by stem, check the pairs by their headers."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from flexunet_pl.errors import DataError
+from flexunet_pl.image_io import read_size
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+MASK_SUFFIXES = IMAGE_SUFFIXES | {".npz"}
+
+
+class Pair(NamedTuple):
+    """An image and its mask, which share a stem."""
+
+    image: Path
+    mask: Path
+
+
+def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """List the images of a folder, sorted by name.
+
+    Args:
+        folder: The folder; sub-folders, hidden files and files of other suffixes are passed over.
+        suffixes: Suffixes in lower case; those of the files may be in any case.
+
+    Returns:
+        The files, at least one.
+
+    Raises:
+        DataError: If the folder is missing or holds no such file, or two files share a stem.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}; expected one that holds images")
+    files = sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
+    )
+    if not files:
+        raise DataError(f"{folder}: no image in this folder; expected files ending in {', '.join(sorted(suffixes))}")
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        twin = by_stem.setdefault(file.stem, file)
+        if twin is not file:
+            raise DataError(f"{file}: has the same stem as {twin.name}, so its mask is ambiguous; rename one")
+    return files
+
+
+def list_pairs(folder: Path) -> list[Pair]:
+    """Pair the files of ``images/`` and ``masks/`` by stem, sorted by name.
+
+    Args:
+        folder: The folder that holds both.
+
+    Returns:
+        The pairs, at least one.
+
+    Raises:
+        DataError: If a folder is missing or empty, a stem stands twice, or a file has no partner.
+    """
+    # the reference pairs two unsorted listings by position
+    images = {p.stem: p for p in list_files(folder / "images")}
+    masks = {p.stem: p for p in list_files(folder / "masks", MASK_SUFFIXES)}
+    for one, other, missing in ((images, masks, "mask"), (masks, images, "image")):
+        lonely = sorted(one.keys() - other.keys())
+        if lonely:
+            where = folder / f"{missing}s"
+            rest = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+            raise DataError(f"{one[lonely[0]]}{rest}: no {missing} of that stem in {where}; add it or remove this file")
+    return [Pair(images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def check_pair(pair: Pair) -> None:
+    """Check by their headers alone that an image and its mask can be read and have one size.
+
+    Args:
+        pair: The files.
+
+    Raises:
+        DataError: If a header cannot be read, the policy refuses it, or the sizes differ.
+    """
+    image = read_size(pair.image)
+    if pair.mask.suffix.lower() == ".npz":
+        return
+    mask = read_size(pair.mask)
+    if image != mask:
+        raise DataError(
+            f"{pair.mask}: mask is {mask[0]}x{mask[1]} px (height x width) but its image is {image[0]}x{image[1]}; "
+            "export both at the same size"
+        )
