@@ -67,7 +67,7 @@ class RgbMap:
                 raise UserError(f"rgb_map: `{one}` and `{two}` have the same colour {list(a)}; give each class its own")
 
     @classmethod
-    def parse(cls, value: "RgbMap | Mapping[str, Sequence[int]] | str") -> "RgbMap":
+    def parse(cls, value: "RgbMap | Mapping[str, Sequence[int]] | str | None") -> "RgbMap":
         """Build a map from any of its written forms.
 
         Args:
@@ -78,8 +78,12 @@ class RgbMap:
             The map.
 
         Raises:
-            UserError: If the value is neither, or describes no usable map.
+            UserError: If the value is missing or neither, or describes no usable map.
         """
+        if not value:
+            raise UserError(
+                "model.rgb_map is missing: name the classes and colours, background first, `name: [r, g, b]`"
+            )
         if isinstance(value, RgbMap):
             return value
         if isinstance(value, str):

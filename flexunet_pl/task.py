@@ -72,10 +72,6 @@ class SegmentationTask(LightningModule):
         ),
     ) -> None:
         super().__init__()
-        if not rgb_map:
-            raise UserError(
-                "model.rgb_map is missing: name the classes and colours, background first, `name: [r, g, b]`"
-            )
         self.rgb_map = RgbMap.parse(rgb_map)
         self.reader = ImageReader((image_size[0], image_size[1]), in_channels, image_window)
         network = network if network is not None else FlexUNet(in_channels, len(self.rgb_map))

@@ -1,7 +1,6 @@
 """SegmentationDataModule: train, valid and test folders as loaders."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +60,7 @@ class SegmentationDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.root = root
-        self.rgb_map = _as_rgb_map(rgb_map)
+        self.rgb_map = RgbMap.parse(rgb_map)
         self.reader = ImageReader((image_size[0], image_size[1]), in_channels, _as_window(image_window))
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", "137"))  # where Lightning's seed_everything leaves it
@@ -176,12 +175,6 @@ def _position(trainer: Any) -> tuple[int, int]:
     epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress
     mid_epoch = epochs.started > epochs.processed and not batches.is_last_batch
     return epochs.processed, batches.current.processed if mid_epoch else 0
-
-
-def _as_rgb_map(value: Mapping[str, Sequence[int]] | str | None) -> RgbMap:
-    if not value:
-        raise UserError("model.rgb_map is missing: name the classes and colours, background first, `name: [r, g, b]`")
-    return RgbMap.parse(value)
 
 
 def _as_window(value: tuple[float, float] | None) -> Window | None:
