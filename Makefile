@@ -3,9 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEER := .venv-peer
 DEMO ?= demo
 
-.PHONY: help setup lint test demo bench
+.PHONY: help setup peer lint test demo bench
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -16,12 +17,24 @@ setup: $(READY) ## make the environment, with uv where it is installed, else wit
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-		VIRTUAL_ENV=$(VENV) uv pip install --quiet --constraint constraints.txt --editable . --group dev; \
+		VIRTUAL_ENV=$(VENV) uv pip install --quiet --constraint constraints.txt --editable '.[keras]' --group dev; \
 	else \
 		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev; \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[keras]' --group dev; \
 	fi
 	@touch $(READY)
+
+peer: $(PEER)/.ready ## make an environment with TensorFlow, in which the tests open our Keras files
+
+$(PEER)/.ready: pyproject.toml constraints-peer.txt
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(PEER) && \
+		VIRTUAL_ENV=$(PEER) uv pip install --quiet --constraint constraints-peer.txt --group peer; \
+	else \
+		$(PYTHON) -m venv $(PEER) && $(PEER)/bin/python -m pip install --quiet --upgrade "pip>=25.1" && \
+		$(PEER)/bin/python -m pip install --quiet --constraint constraints-peer.txt --group peer; \
+	fi
+	@touch $@
 
 lint: $(READY) ## check style, types and the order of the modules
 	$(BIN)/ruff format --check .
@@ -30,10 +43,11 @@ lint: $(READY) ## check style, types and the order of the modules
 	$(BIN)/lint-imports
 
 test: $(READY) ## run the tests; TESTS="-m real" and the like are handed on
+	@$(MAKE) --no-print-directory peer || echo "no TensorFlow here: the tests that open our files in it are skipped"
 	$(BIN)/python -m pytest $(TESTS)
 
 demo: $(READY) ## draw phantoms, train, test, predict: about two minutes on two cores
-	$(BIN)/flexunet demo --out $(DEMO) --overwrite true
+	$(BIN)/flexunet demo --out $(DEMO) --overwrite
 
 bench: $(READY) ## measure what the project claims to be fast
 	$(BIN)/python benchmarks/decode_mask.py

@@ -5,6 +5,7 @@ import difflib
 import errno
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from flexunet_pl import __version__
@@ -30,19 +31,68 @@ def _run_lightning(verb: str, args: list[str], trusted: list[str]) -> None:
 
 
 def _run_phantom(verb: str, args: list[str], trusted: list[str]) -> None:
-    from jsonargparse import auto_cli
-
     from flexunet_pl.prepare.phantom import write_phantom
 
-    auto_cli(write_phantom, args=args, prog=f"flexunet {verb}", exit_on_error=False)
+    _run_function(write_phantom, verb, args)
 
 
 def _run_demo(verb: str, args: list[str], trusted: list[str]) -> None:
-    from jsonargparse import auto_cli
-
     from flexunet_pl.demo import run_demo
 
-    auto_cli(run_demo, args=args, prog=f"flexunet {verb}", exit_on_error=False)
+    _run_function(run_demo, verb, args)
+
+
+def _run_import_config(verb: str, args: list[str], trusted: list[str]) -> None:
+    from flexunet_pl.interop.experiment import import_config
+
+    _run_function(import_config, verb, args)
+
+
+def _run_import_keras(verb: str, args: list[str], trusted: list[str]) -> None:
+    from flexunet_pl.interop.keras_import import import_keras
+
+    _run_function(import_keras, verb, args)
+
+
+def _run_export(verb: str, args: list[str], trusted: list[str]) -> None:
+    from flexunet_pl.export.model_file import export_model
+
+    _run_function(export_model, verb, args)
+
+
+def _run_function(function: Callable[..., None], verb: str, args: list[str]) -> None:
+    """Call a function with what the command line gives: positional what it requires, options for the rest.
+
+    Raises:
+        UserError: If the command line is wrong.
+    """
+    from jsonargparse import ArgumentParser
+
+    from flexunet_pl.mistakes import explain_mistake
+
+    summary = (function.__doc__ or "").partition("Args:")[0]
+    parser = ArgumentParser(prog=f"flexunet {verb}", description=summary, exit_on_error=False, allow_abbrev=False)
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    switches = {key for key, value in parser.get_defaults().items() if isinstance(value, bool)}
+    for action in parser._actions:  # for the help page; there is no other way to name options
+        action.option_strings = [option.replace("_", "-") for option in action.option_strings]
+    words = [_option(arg, following, switches) for arg, following in pairwise([*args, ""])]
+    try:
+        given = parser.parse_args(words)
+    except argparse.ArgumentError as error:
+        known = [key.replace("_", "-") for key in vars(parser.get_defaults())]
+        raise UserError(f"{verb}: {explain_mistake(error.message, known)}") from error
+    function(**given.as_dict())
+
+
+def _option(arg: str, following: str, switches: set[str]) -> str:
+    """Write an option as the parser wants it: with underscores, and with a value where it is a bare switch."""
+    if not arg.startswith("--"):
+        return arg
+    name, equals, value = arg[2:].partition("=")
+    name = name.replace("-", "_")
+    bare = name in switches and not equals and following.lower() not in {"true", "false"}
+    return f"--{name}=true" if bare else f"--{name}{equals}{value}"
 
 
 VERBS = {
@@ -51,6 +101,9 @@ VERBS = {
     "test": Verb("score a checkpoint on the test folder", _run_lightning),
     "predict": Verb("write masks for a folder of images", _run_lightning),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", _run_phantom),
+    "import-config": Verb("convert a train_eval_infer.config of the original", _run_import_config),
+    "import-keras": Verb("turn a Keras file of the original into a checkpoint", _run_import_keras),
+    "export": Verb("write the network of a checkpoint as a Keras file", _run_export),
     "demo": Verb("draw phantoms, train on them, test, predict, and show where all of it lies", _run_demo),
 }
 

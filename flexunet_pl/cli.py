@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from flexunet_pl.callbacks import (
     StopFile,
 )
 from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
+from flexunet_pl.console import say
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import written_in_place
@@ -78,6 +78,7 @@ _EXPECTED_WARNINGS = (
     "Precision .* is not supported by the model summary",
     "`ModelCheckpoint.monitor=.*could not find the monitored key",  # before the first validation; later it is an error
     "ReduceLROnPlateau conditioned on metric",  # the task steps it, and says what is missing
+    "\\s*Dump of a value that does not round-trip",  # albumentations takes a list for a tuple
     ".*isinstance.treespec, LeafSpec.",  # Lightning calls a function that torch renamed
 )
 
@@ -106,6 +107,8 @@ class FlexUNetCLI(LightningCLI):
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+        self._one_logit = False  # whether the checkpoint's network has one logit for two classes
+        self._first_weights: dict[str, Any] | None = None  # to start a training from
         super().__init__(
             SegmentationTask,
             SegmentationDataModule,
@@ -133,7 +136,7 @@ class FlexUNetCLI(LightningCLI):
             parser.link_arguments(f"model.{key}", f"data.{key}")
         # FlexUNet, segmentation_models_pytorch and monai name it differently; a link without its target is passed over
         for target in ("num_classes", "classes", "out_channels"):
-            parser.link_arguments("model.rgb_map", f"model.network.init_args.{target}", compute_fn=_class_count)
+            parser.link_arguments("model.rgb_map", f"model.network.init_args.{target}", compute_fn=self._class_count)
         parser.link_arguments("model.in_channels", "model.network.init_args.in_channels")
         parser.link_arguments("checkpoint.dirpath", "last_checkpoint.dirpath")
 
@@ -158,6 +161,11 @@ class FlexUNetCLI(LightningCLI):
             known = self._parser(args[0]).get_defaults().keys()
             raise UserError(unreadable_config(args) or explain_mistake(error.message, known)) from error
 
+    def _class_count(self, rgb_map: Any) -> int:
+        """Return how many classes the network has: those of the map, or one logit where the checkpoint has one."""
+        count = len(RgbMap.parse(rgb_map)) if rgb_map else 0
+        return 1 if self._one_logit and count == 2 else count
+
     # ---- from the checkpoint ---------------------------------------------------------------------------------------
 
     def _parse_ckpt_path(self) -> None:
@@ -173,23 +181,31 @@ class FlexUNetCLI(LightningCLI):
             if verb != "fit":
                 raise UserError(f"{verb} needs --ckpt_path: name the checkpoint of a trained network")
             return
-        saved = read_checkpoint(path).get("hyper_parameters")
+        checkpoint = read_checkpoint(path)
+        saved = checkpoint.get("hyper_parameters")
         if not isinstance(saved, dict) or "rgb_map" not in saved:
             raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no rgb_map")
+        saved = _without_links(saved)
+        self._one_logit = _counts_one(checkpoint["hyper_parameters"])
         given = {
             key: value
             for key, value in self.config[verb].items()
             if key.startswith("model.") and key.rpartition(".")[2] not in _LINKED
         }
         defaults = self._parser(verb).get_defaults()
+        if verb == "fit" and "optimizer_states" not in checkpoint:
+            say(f"note: {path} holds weights and no state of a training: a new one starts from them")
+            self._first_weights = checkpoint["state_dict"]
+            model, usual = self.config[verb].model, defaults.model
+            saved = {k: v for k, v in saved.items() if k == "network" or model.get(k) in (None, usual.get(k))}
         try:
-            self.config = self.parser.parse_object({verb: {"model": _without_links(saved)}}, self.config)
+            self.config = self.parser.parse_object({verb: {"model": saved}}, self.config)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {explain_mistake(error.message, ())}") from error
         for key, value in given.items():
             used = self.config[verb].get(key)
             if used != value and value != defaults.get(key) and value is not None:
-                _say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
+                say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
 
     def _set_seed(self) -> None:
         try:
@@ -202,7 +218,7 @@ class FlexUNetCLI(LightningCLI):
         verb = self.config.subcommand
         config = self.config[verb]
         path, logger = config.get("ckpt_path"), config.trainer.get("logger")
-        run = _run_folder(Path(path)) if path is not None else None
+        run = _run_folder(Path(path)) if path is not None and self._first_weights is None else None
         if run is None or not isinstance(logger, Namespace):
             return
         if verb == "fit":
@@ -255,18 +271,25 @@ class FlexUNetCLI(LightningCLI):
         kwargs["callbacks"] = callbacks
         return super().instantiate_trainer(**kwargs)
 
+    def before_fit(self) -> None:
+        """Start from weights alone, where the checkpoint has no state of a training to go on from."""
+        if self._first_weights is not None:
+            self.model.load_state_dict(self._first_weights)
+            self._first_weights = None
+            self.config_init.fit.ckpt_path = None
+
     def after_fit(self) -> None:
         """Say where the results are."""
         checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir  # which all processes must ask for
         best = getattr(checkpoint, "best_model_path", "")
         score = getattr(checkpoint, "best_model_score", None)
         if self.trainer.is_global_zero and not self.trainer.global_step:
-            _say("note: nothing was trained; look at trainer.max_epochs and trainer.limit_train_batches")
+            say("note: nothing was trained; look at trainer.max_epochs and trainer.limit_train_batches")
         if best and self.trainer.is_global_zero:
-            _say(f"run folder       {folder}")
+            say(f"run folder       {folder}")
             watched = self.config.fit.checkpoint.monitor
-            _say(f"best checkpoint  {best}" + (f"  ({watched} {score:.4f})" if score is not None else ""))
-            _say(f"next             flexunet test --ckpt_path {best} --data.root {self.datamodule.root}")
+            say(f"best checkpoint  {best}" + (f"  ({watched} {score:.4f})" if score is not None else ""))
+            say(f"next             flexunet test --ckpt_path {best} --data.root {self.datamodule.root}")
 
     def after_validate(self) -> None:
         """Print the scores and keep them as ``val_scores.json``."""
@@ -279,7 +302,7 @@ class FlexUNetCLI(LightningCLI):
     def after_predict(self) -> None:
         """Say where the masks are."""
         if self.trainer.is_global_zero:
-            _say(f"masks written to {self._get(self.config, 'prediction').output_dir}")
+            say(f"masks written to {self._get(self.config, 'prediction').output_dir}")
 
     def _print_scores(self, stage: str) -> None:
         folder = self.trainer.log_dir  # all processes must ask for it together
@@ -291,16 +314,12 @@ class FlexUNetCLI(LightningCLI):
                 target.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
         Console().print(make_score_table(scores, self.model.rgb_map, title=f"{stage} scores, means over images"))
         if "dice_coef_multiclass" in scores:
-            _say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
-            _say(f"dice_coef_multiclass {scores['dice_coef_multiclass']:.4f} (the reference's; counts the background)")
+            say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
+            say(f"dice_coef_multiclass {scores['dice_coef_multiclass']:.4f} (the reference's; counts the background)")
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "litlogger" not in record.getMessage()
-
-
-def _class_count(rgb_map: Any) -> int:
-    return len(RgbMap.parse(rgb_map)) if rgb_map else 0
 
 
 def _for_checkpoint(network: dict[str, Any]) -> dict[str, Any]:
@@ -325,6 +344,12 @@ def _without_links(saved: dict[str, Any]) -> dict[str, Any]:
     return {**saved, "network": network}
 
 
+def _counts_one(saved: dict[str, Any]) -> bool:
+    """Tell whether the network of a checkpoint has one class; `_without_links` has checked the types."""
+    init_args = (saved.get("network") or {}).get("init_args") or {}
+    return any(init_args.get(key) == 1 for key in _LINKED - {"in_channels"})
+
+
 def _run_folder(checkpoint: Path) -> Path | None:
     """Return the folder of the run that wrote a checkpoint, or None where the checkpoint lies elsewhere."""
     folder = checkpoint.absolute().parent
@@ -333,10 +358,6 @@ def _run_folder(checkpoint: Path) -> Path | None:
 
 def _as_list(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def run(verb: str, args: Sequence[str], trusted_packages: Sequence[str] = ()) -> None:

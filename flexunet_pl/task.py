@@ -18,7 +18,8 @@ from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import ImageReader
 from flexunet_pl.metrics import SegmentationScores
 from flexunet_pl.models.build import build_network, for_pixels, network_spec
-from flexunet_pl.models.flexunet import FlexUNet, check_image_size
+from flexunet_pl.models.flexunet import FlexUNet
+from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.rgb_map import RgbMap
 
 Scheduler = LRScheduler | ReduceLROnPlateau

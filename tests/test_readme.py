@@ -8,13 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flexunet_pl import FlexUNet
 from flexunet_pl.image_io import read_image, write_image
+from flexunet_pl.interop.keras import save_keras_weights
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 TINY = ["--model.network", "flexunet_pl.FlexUNet", "--model.network.init_args.base_filters", "2",
         "--model.network.init_args.num_layers", "3"]  # fmt: skip
+ORIGINAL = """
+[model]
+image_width = 32
+image_height = 32
+base_filters = 2
+num_layers = 3
+num_classes = 2
+[mask]
+rgb_map = {(0, 0, 0): 0, (255, 255, 255): 1}
+"""
 SMALL = ["--model.image_size", "[32, 32]", "--data.num_workers", "0", "--trainer.max_epochs", "1"]
 
 
@@ -28,15 +40,21 @@ def my_data(workspace, phantoms):
             lesion = read_image(mask).any(axis=2)
             write_image(mask, np.repeat(np.where(lesion, 255, 0).astype(np.uint8)[..., None], 3, axis=2))
     (workspace / "configs").symlink_to(ROOT / "configs")
+    (workspace / "train_eval_infer.config").write_text(ORIGINAL)
+    save_keras_weights(FlexUNet(3, 2, 2, (3, 3), 3), workspace / "best_model.h5")
     return workspace / "my_data"
 
 
 def small(words):
     """The same command, for a test: tiny where it trains, printed where it needs hardware."""
+    if words[0] in {"import-config", "import-keras", "export"}:
+        return words
     if words[0] != "fit":
         return [*words, "--data.num_workers", "0"]
     if "--trainer.devices" in words:  # run with two processes in test_cli.py
         return [*words, "--print_config"]
+    if "experiment.yaml" in words:
+        return [*words, "--data.num_workers", "0", "--trainer.max_epochs", "1"]
     if "--ckpt_path" in words:
         return [*words[: words.index("--trainer.max_epochs")], "--trainer.max_epochs", "2"]
     if any("smp" in word for word in words):
@@ -54,14 +72,14 @@ def test_the_commands_of_the_readme_work(workspace, my_data, flexunet):
         my_data.symlink_to("colours" if any("chest" in word for word in words) else "white")
         flexunet(*small(words))
         ran.append(words[0])
-    assert {"fit", "test", "predict"} <= set(ran)
+    assert {"fit", "test", "predict", "import-config", "import-keras", "export"} <= set(ran)
     assert (workspace / "runs" / "flexunet" / "version_0" / "test" / "version_0" / "test_scores.json").is_file()
     assert len(list((workspace / "masks").glob("*.png"))) == 3
 
 
 def test_the_other_commands_are_known_ones():
     others = {c for c in COMMANDS if not c.startswith("flexunet ")}
-    assert others == {"make demo", "make test", "pip install .", "tensorboard --logdir runs"}
+    assert others == {"make demo", "make test", "pip install .", "pip install '.[keras]'", "tensorboard --logdir runs"}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(
         re.search(rf"^{target}:", makefile, re.MULTILINE) for target in ("demo", "test", "lint", "bench", "help")

@@ -5,7 +5,10 @@ from typing import Any, Protocol
 import albumentations
 import cv2
 import numpy as np
+from albumentations.augmentations.geometric.distortion import BaseDistortion
+from albumentations.core.transforms_interface import BaseTransformInitSchema
 from numpy.typing import NDArray
+from pydantic import Field
 
 
 class Transform(Protocol):
@@ -66,3 +69,79 @@ class CTAugmentation(albumentations.Compose):
                 albumentations.GaussNoise(std_range=(0.0, noise), per_channel=False, p=p),
             ]
         )
+
+
+class RadialDistortion(BaseDistortion):
+    """Barrel or pincushion distortion within a circle: a pixel at distance d takes the value from d * factor.
+
+    The factor is ``sin(pi / 2 * d / radius) ** amount``, which is 1 at the rim; it is the reference's formula.
+
+    Args:
+        radius: Radius of the circle, as a share of the image's width.
+        amount: Strength; above 0 barrel, below 0 pincushion.
+        center: Centre of the circle as x and y, as shares of width and height.
+        p: Probability.
+    """
+
+    class InitSchema(BaseTransformInitSchema):
+        """What the arguments may be."""
+
+        radius: float = Field(gt=0)
+        amount: float
+        center: tuple[float, float]
+
+    def __init__(
+        self, radius: float = 0.5, amount: float = 0.5, center: tuple[float, float] = (0.5, 0.5), p: float = 0.5
+    ) -> None:
+        super().__init__(cv2.INTER_LINEAR, cv2.INTER_NEAREST, keypoint_remapping_method="direct", p=p)
+        self.radius = radius
+        self.amount = amount
+        self.center = center
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Return where each pixel of the result comes from."""
+        height, width = params["shape"][:2]
+        x, y = _grid(height, width)
+        dx, dy = x - self.center[0] * width, y - self.center[1] * height
+        share = np.hypot(dx, dy) / (self.radius * width)
+        # at the centre itself the displacement is 0 whatever the factor
+        factor = np.sin(np.pi / 2 * np.clip(share, 1e-6, 1)) ** self.amount
+        return {
+            "map_x": (x + (factor - 1) * dx).astype(np.float32),
+            "map_y": (y + (factor - 1) * dy).astype(np.float32),
+        }
+
+
+class SmoothDistortion(BaseDistortion):
+    """Distortion by the slopes of a smooth random field, as in the reference; image and mask share the field.
+
+    Args:
+        magnitude: Largest displacement along x and y, as a share of the image's longer side.
+        sigma: Smoothness of the field: standard deviation of its Gaussian filter in pixels.
+        p: Probability.
+    """
+
+    class InitSchema(BaseTransformInitSchema):
+        """What the arguments may be."""
+
+        magnitude: float = Field(ge=0)
+        sigma: float = Field(gt=0)
+
+    def __init__(self, magnitude: float = 0.02, sigma: float = 40.0, p: float = 0.5) -> None:
+        super().__init__(cv2.INTER_LINEAR, cv2.INTER_NEAREST, keypoint_remapping_method="direct", p=p)
+        self.magnitude = magnitude
+        self.sigma = sigma
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw a field and return where each pixel of the result comes from."""
+        height, width = params["shape"][:2]
+        field = cv2.GaussianBlur(self.random_generator.standard_normal((height, width)), (0, 0), self.sigma)
+        x, y = _grid(height, width)
+        slopes = np.gradient(field)
+        dy, dx = (self.magnitude * max(height, width) * slope / max(np.abs(slope).max(), 1e-12) for slope in slopes)
+        return {"map_x": (x - dx).astype(np.float32), "map_y": (y - dy).astype(np.float32)}
+
+
+def _grid(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    return x, y

@@ -8,7 +8,7 @@ from torch import nn
 
 from flexunet_pl.errors import UserError
 from flexunet_pl.models.blocks import ConvBlock, glorot_initialised, make_activation
-from flexunet_pl.models.schedule import make_schedule
+from flexunet_pl.models.schedule import check_image_size, make_schedule
 
 
 class FlexUNet(nn.Module):
@@ -107,21 +107,3 @@ class FlexUNet(nn.Module):
             features = block(torch.cat([upsample(features), skip], dim=1))
         logits: torch.Tensor = self.head(features)
         return logits
-
-
-def check_image_size(size: tuple[int, int], factor: int) -> None:
-    """Refuse an image size that the network cannot halve often enough.
-
-    Args:
-        size: Height and width in pixels.
-        factor: Number that must divide both.
-
-    Raises:
-        UserError: If it does not; the message names the nearest size that works.
-    """
-    if any(side < 1 or side % factor for side in size):
-        nearest = [max(factor, round(side / factor) * factor) for side in size]
-        raise UserError(
-            f"image is {size[0]}x{size[1]} px (height x width) but each side must be a multiple of {factor}; "
-            f"set `model.image_size` to {nearest} or lower `num_layers`"
-        )

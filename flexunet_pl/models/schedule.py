@@ -60,3 +60,21 @@ def make_schedule(
         )
         for i in range(num_layers)
     ]
+
+
+def check_image_size(size: tuple[int, int], factor: int) -> None:
+    """Refuse an image size that the network cannot halve often enough.
+
+    Args:
+        size: Height and width in pixels.
+        factor: Number that must divide both.
+
+    Raises:
+        UserError: If it does not; the message names the nearest size that works.
+    """
+    if any(side < 1 or side % factor for side in size):
+        nearest = [max(factor, round(side / factor) * factor) for side in size]
+        raise UserError(
+            f"image is {size[0]}x{size[1]} px (height x width) but each side must be a multiple of {factor}; "
+            f"set `model.image_size` to {nearest} or lower `num_layers`"
+        )

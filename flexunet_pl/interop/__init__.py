@@ -1,0 +1,1 @@
+"""The old world: weights and configurations of the original TensorFlow-FlexUNet."""

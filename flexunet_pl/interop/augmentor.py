@@ -1,0 +1,155 @@
+"""The original's online augmentation as albumentations transforms: each image is drawn in one of its variants."""
+
+import math
+from typing import Any
+
+from flexunet_pl.interop import settings as read
+from flexunet_pl.interop.settings import Settings, Taken
+
+SECTIONS = (
+    "augmentor",
+    "deformation",
+    "distortion",
+    "barrdistortion",
+    "pincdistortion",
+    "sharpening",
+    "brightening",
+)
+
+_OWN = "flexunet_pl.data.transforms"
+_CENTER = [[0.5, 0.5]]
+
+
+def convert_augmentor(settings: Settings) -> None:
+    """Put ``data.train_transform`` for the sections of the augmentor.
+
+    The original adds each variant of an image to the images that it draws from, so each variant, and the image itself,
+    is as likely as the others. Where it draws different fields for image and mask, or changes the mask's colours, ours
+    transforms image and mask alike.
+
+    Args:
+        settings: The settings; those of the augmentor are taken out.
+    """
+    variants: list[dict[str, Any]] = []
+    flips = {"hflip": "HorizontalFlip", "vflip": "VerticalFlip"}
+    variants += [_transform(name) for key, name in flips.items() if _switch(settings, key, default=True)]
+    angles = settings.take("augmentor", "angles", read.NUMBERS, [90.0, 180.0, 270.0])
+    if _switch(settings, "rotation", default=True):
+        variants += [_transform("Rotate", limit=[a, a]) for a in angles.value]
+    elif angles.setting is not None:
+        settings.remark("[augmentor] angles is not used: rotation is off", angles.setting)
+    shrinks = settings.take("augmentor", "shrinks", read.NUMBERS, [0.8])
+    variants += [_transform("Affine", scale=[s, s]) for s in shrinks.value]
+    shears = settings.take("augmentor", "shears", read.NUMBERS, [])
+    for shear in shears.value:  # given as the slope of the horizontal lines
+        degrees = round(math.degrees(math.atan(shear)), 4)
+        variants.append(_transform("Affine", shear={"x": [0, 0], "y": [degrees, degrees]}))
+    for convert in (_deformation, _distortion, _barrel, _pincushion, _sharpening, _brightening):
+        variants += convert(settings)
+    each = {"class_path": "albumentations.OneOf", "init_args": {"transforms": variants, "p": _share(len(variants))}}
+    settings.put(
+        "data.train_transform",
+        {"class_path": "albumentations.Compose", "init_args": {"transforms": [each] if variants else []}},
+        "[augmentor]: the image itself, or one of its variants, all equally likely",
+    )
+    settings.remark(
+        "[augmentor]: image and mask are transformed alike here, and masks are never smoothed; the original draws "
+        "different fields for the two, and sharpens and brightens masks too"
+    )
+
+
+def _share(variants: int) -> float:
+    return round(variants / (variants + 1), 4)
+
+
+def _transform(name: str, **init_args: Any) -> dict[str, Any]:
+    package = "albumentations" if name not in {"RadialDistortion", "SmoothDistortion"} else _OWN
+    return {"class_path": f"{package}.{name}", "init_args": {**init_args, "p": 1.0}}
+
+
+def _switch(settings: Settings, key: str, *, default: bool = False) -> bool:
+    return bool(settings.take("augmentor", key, read.BOOLEAN, default).value)
+
+
+def _deformation(settings: Settings) -> list[dict[str, Any]]:
+    if not _on(settings, "deformation"):
+        return []
+    alpha = settings.take("deformation", "alpah", read.NUMBER, 1300.0)  # the original's spelling
+    sigma = settings.take("deformation", "sigmoid", read.NUMBER, 8.0)
+    sigmas: Taken = settings.take("deformation", "sigmoids", read.NUMBERS, [8.0])
+    values = sigmas.value or [sigma.value]
+    return [
+        _transform(
+            "ElasticTransform", alpha=alpha.value, sigma=float(int(s)), noise_distribution="uniform", border_mode=1
+        )
+        for s in values
+    ]
+
+
+def _distortion(settings: Settings) -> list[dict[str, Any]]:
+    if not _on(settings, "distortion"):
+        return []
+    sigma = settings.take("distortion", "gaussian_filter_rsigma", read.NUMBER, 40.0)
+    smoothing = settings.take("distortion", "gaussian_filter_sigma", read.NUMBER, 0.5)
+    if smoothing.setting is not None:
+        settings.remark(
+            "[distortion] gaussian_filter_sigma: the original computes with it and drops the result", smoothing.setting
+        )
+    shares = settings.take("distortion", "distortions", read.NUMBERS, [0.02])
+    return [_transform("SmoothDistortion", magnitude=share, sigma=sigma.value) for share in shares.value]
+
+
+def _barrel(settings: Settings) -> list[dict[str, Any]]:
+    return _radial(settings, "barrdistortion", 0.5)
+
+
+def _pincushion(settings: Settings) -> list[dict[str, Any]]:
+    return _radial(settings, "pincdistortion", -0.5)
+
+
+def _radial(settings: Settings, section: str, usual: float) -> list[dict[str, Any]]:
+    if not _on(settings, section):
+        return []
+    radius = settings.take(section, "radius", read.NUMBER, 0.5)
+    amount = settings.take(section, "amount", read.NUMBER, usual)
+    centers = settings.take(section, "centers", read.POINTS, _CENTER)
+    return [
+        _transform("RadialDistortion", radius=radius.value, amount=amount.value, center=center)
+        for center in centers.value
+    ]
+
+
+def _sharpening(settings: Settings) -> list[dict[str, Any]]:
+    if not _on(settings, "sharpening"):
+        return []
+    k = settings.take("sharpening", "k", read.NUMBER, 1.0)
+    if not 0 <= k.value <= 1:
+        settings.remark(f"[sharpening] k is {k.value:g}, but at most 1 here", k.setting)
+    strength = min(max(k.value, 0.0), 1.0)
+    # (1 - alpha) * identity + alpha * kernel with 8 + lightness in the middle is the original's kernel for lightness 1
+    return [_transform("Sharpen", alpha=[strength, strength], lightness=[1.0, 1.0])]
+
+
+def _brightening(settings: Settings) -> list[dict[str, Any]]:
+    if not _on(settings, "brightening"):
+        return []
+    factor = settings.take("brightening", "alpha", read.NUMBER, 1.2)
+    offset = settings.take("brightening", "beta", read.NUMBER, 10.0)
+    contrast, brightness = round(factor.value - 1, 6), round(offset.value / 255, 6)
+    return [
+        _transform(
+            "RandomBrightnessContrast", brightness_limit=[brightness, brightness], contrast_limit=[contrast, contrast]
+        )
+    ]
+
+
+def _on(settings: Settings, section: str) -> bool:
+    """Tell whether a variant is switched on; else remark on the section's settings."""
+    if _switch(settings, section):
+        return True
+    unused = [setting for setting in settings.left.values() if setting.section == section]
+    for setting in unused:
+        settings.left.pop((section, setting.key))
+    if unused:
+        settings.remark(f"[{section}] is not used: [augmentor] {section} is off", *unused)
+    return False
