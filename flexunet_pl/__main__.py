@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from flexunet_pl import __version__
+from flexunet_pl.console import say
 from flexunet_pl.errors import RunFailedError, RunInterrupted, UserError
 
 
@@ -124,14 +125,14 @@ def main(args: Sequence[str] | None = None) -> int:
         _dispatch(words)
     except SystemExit as leaving:  # --help and --print_config; and Lightning, after an interrupt outside of training
         if isinstance(leaving.__context__, KeyboardInterrupt):
-            sys.stderr.write("flexunet: interrupted\n")
+            say("flexunet: interrupted")
             return 130
         return leaving.code if isinstance(leaving.code, int) else 0
     except BaseException as error:
         status = _exit_status(error)
         if debug or status is None:
             raise
-        sys.stderr.write(f"flexunet: {_one_line(error)}\n")
+        say(f"flexunet: {_one_line(error)}")
         return status
     return 0
 

@@ -29,8 +29,15 @@ from flexunet_pl.console import say
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import written_in_place
-from flexunet_pl.mistakes import explain_mistake, unreadable_config
+from flexunet_pl.mistakes import explain_mistake, model_keys, unreadable_config
 from flexunet_pl.models.build import TRUSTED_PACKAGES
+from flexunet_pl.network_settings import (
+    LINKED_ARGUMENTS,
+    has_one_class,
+    name_one_class,
+    without_downloads,
+    without_links,
+)
 from flexunet_pl.preflight import check_checkpoint_folder, check_monitors
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.score_table import make_score_table
@@ -66,7 +73,6 @@ _CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "prediction": (PredictionWriter, {}),
 }
 _MONITORS = ("checkpoint", "last_checkpoint", "early_stopping")  # those of them that watch a score
-_LINKED = {"num_classes", "classes", "out_channels", "in_channels"}  # network arguments that follow from others
 _EXPECTED_WARNINGS = (
     "The number of training batches",  # small data sets are no mistake
     ".*does not have many workers",  # data.num_workers has a default that fits the machine
@@ -120,8 +126,6 @@ class FlexUNetCLI(LightningCLI):
             args=list(args),
         )
 
-    # ---- the parsers -----------------------------------------------------------------------------------------------
-
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make parsers that raise instead of printing usage and exiting."""
         return super().init_parser(exit_on_error=False, **kwargs)
@@ -155,6 +159,7 @@ class FlexUNetCLI(LightningCLI):
         Raises:
             UserError: If the command line or a configuration file is wrong.
         """
+        self._words = list(args)
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
@@ -165,8 +170,6 @@ class FlexUNetCLI(LightningCLI):
         """Return how many classes the network has: those of the map, or one logit where the checkpoint has one."""
         count = len(RgbMap.parse(rgb_map)) if rgb_map else 0
         return 1 if self._one_logit and count == 2 else count
-
-    # ---- from the checkpoint ---------------------------------------------------------------------------------------
 
     def _parse_ckpt_path(self) -> None:
         """Take the model's settings from the checkpoint, as Lightning does, but safely and not in silence.
@@ -185,26 +188,26 @@ class FlexUNetCLI(LightningCLI):
         saved = checkpoint.get("hyper_parameters")
         if not isinstance(saved, dict) or "rgb_map" not in saved:
             raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no rgb_map")
-        saved = _without_links(saved)
-        self._one_logit = _counts_one(checkpoint["hyper_parameters"])
+        saved = without_links(saved)
+        self._one_logit = has_one_class(checkpoint["hyper_parameters"])
         given = {
             key: value
             for key, value in self.config[verb].items()
-            if key.startswith("model.") and key.rpartition(".")[2] not in _LINKED
+            if key.startswith("model.") and key.rpartition(".")[2] not in LINKED_ARGUMENTS and value is not None
         }
-        defaults = self._parser(verb).get_defaults()
+        named, defaults = model_keys(self._words), self._parser(verb).get_defaults()
         if verb == "fit" and "optimizer_states" not in checkpoint:
             say(f"note: {path} holds weights and no state of a training: a new one starts from them")
             self._first_weights = checkpoint["state_dict"]
-            model, usual = self.config[verb].model, defaults.model
-            saved = {k: v for k, v in saved.items() if k == "network" or model.get(k) in (None, usual.get(k))}
+            saved = {key: value for key, value in saved.items() if key == "network" or key not in named}
         try:
             self.config = self.parser.parse_object({verb: {"model": saved}}, self.config)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {explain_mistake(error.message, ())}") from error
         for key, value in given.items():
             used = self.config[verb].get(key)
-            if used != value and value != defaults.get(key) and value is not None:
+            on_purpose = value != defaults.get(key) or key.split(".")[1] in named
+            if on_purpose and used != value and not name_one_class(used, value):
                 say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
 
     def _set_seed(self) -> None:
@@ -226,8 +229,6 @@ class FlexUNetCLI(LightningCLI):
             logger.init_args.update(dict_to_namespace(place))
         elif logger.init_args.get("name") == _RUN_NAME:  # unless the user named another place
             logger.init_args.update(dict_to_namespace({"save_dir": str(run), "name": verb}))
-
-    # ---- running ---------------------------------------------------------------------------------------------------
 
     def instantiate_classes(self) -> None:
         """Build task, data and trainer; a value that one of them does not take is the user's to mend.
@@ -251,7 +252,7 @@ class FlexUNetCLI(LightningCLI):
         self._dump_config()
         config = {key: value for key, value in self.config_dump["model"].items() if key != "rgb_map"}
         self.model.plain_hparams.update(
-            config, network=_for_checkpoint(config["network"] or self.model.plain_hparams["network"])
+            config, network=without_downloads(config["network"] or self.model.plain_hparams["network"])
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -320,34 +321,6 @@ class FlexUNetCLI(LightningCLI):
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "litlogger" not in record.getMessage()
-
-
-def _for_checkpoint(network: dict[str, Any]) -> dict[str, Any]:
-    """Return a network's class and arguments without weights to download, which those of the checkpoint replace."""
-    init_args = dict(network.get("init_args") or {})
-    if "encoder_weights" in init_args:
-        init_args["encoder_weights"] = None
-    return {**network, "init_args": init_args}
-
-
-def _without_links(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return saved settings without the network arguments that follow from others.
-
-    Raises:
-        ModelFileError: If they describe no network.
-    """
-    network = saved.get("network") or {}
-    if not isinstance(network, dict) or not isinstance(network.get("init_args", {}), dict):
-        raise ModelFileError("the checkpoint's network is no class path with arguments")
-    network = dict(network)
-    network["init_args"] = {k: v for k, v in (network.get("init_args") or {}).items() if k not in _LINKED}
-    return {**saved, "network": network}
-
-
-def _counts_one(saved: dict[str, Any]) -> bool:
-    """Tell whether the network of a checkpoint has one class; `_without_links` has checked the types."""
-    init_args = (saved.get("network") or {}).get("init_args") or {}
-    return any(init_args.get(key) == 1 for key in _LINKED - {"in_channels"})
 
 
 def _run_folder(checkpoint: Path) -> Path | None:

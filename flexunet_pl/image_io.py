@@ -28,9 +28,6 @@ _WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 Window = tuple[float, float]
 
 
-# ---- reading -------------------------------------------------------------------------------------------------------
-
-
 def read_image(path: Path, channels: int = 3, window: Window | None = None) -> NDArray[np.uint8]:
     """Read an image by the decode policy.
 
@@ -273,9 +270,6 @@ def _load_npz(path: Path) -> NDArray[Any]:
             return array
 
 
-# ---- resizing ------------------------------------------------------------------------------------------------------
-
-
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize an image bilinearly, averaging over the source pixels where it shrinks.
 
@@ -307,9 +301,6 @@ def resize_mask(index: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.u
         return index
     # the reference resizes the colours with a smoothing filter, which turns borders into other classes
     return np.asarray(Image.fromarray(index).resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
-# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:

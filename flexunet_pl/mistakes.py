@@ -58,9 +58,7 @@ def unreadable_config(args: Sequence[str]) -> str | None:
     Returns:
         One line that names the file, the place and the problem; None where all files can be read.
     """
-    given = [value for option, value in pairwise(args) if option in {"-c", "--config"}]
-    given += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
-    for value in given:
+    for value in _config_files(args):
         if Path(value).is_file():
             try:
                 content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
@@ -71,3 +69,25 @@ def unreadable_config(args: Sequence[str]) -> str | None:
             if not isinstance(content, dict):
                 return f"{value}: holds no keys; expected `key: value` lines, as in configs/default.yaml"
     return None
+
+
+def model_keys(args: Sequence[str]) -> set[str]:
+    """List the settings of the model that a command line and its configuration files name.
+
+    Args:
+        args: The command line; its files can be read.
+
+    Returns:
+        Names below `model`, such as ``image_size``.
+    """
+    keys = {arg.removeprefix("--model.").partition("=")[0] for arg in args if arg.startswith("--model.")}
+    for value in _config_files(args):
+        if Path(value).is_file():
+            model = (yaml.safe_load(Path(value).read_text(encoding="utf-8")) or {}).get("model")
+            keys |= set(model) if isinstance(model, dict) else set()
+    return {key.partition(".")[0] for key in keys}
+
+
+def _config_files(args: Sequence[str]) -> list[str]:
+    given = [value for option, value in pairwise(args) if option in {"-c", "--config"}]
+    return given + [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]

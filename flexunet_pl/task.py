@@ -69,7 +69,7 @@ class SegmentationTask(LightningModule):
         loss: nn.Module | None = None,
         optimizer: Callable[[Iterable[Tensor]], Optimizer] = lambda params: Adam(params, lr=1e-4, eps=1e-7),
         scheduler: Callable[[Optimizer], Scheduler] | None = lambda optimizer: ReduceLROnPlateau(
-            optimizer, monitor="val/loss", factor=0.4, patience=4
+            optimizer, monitor="val/loss", factor=0.4, patience=4, threshold=1e-4, threshold_mode="abs"
         ),
     ) -> None:
         super().__init__()
@@ -94,8 +94,6 @@ class SegmentationTask(LightningModule):
             "image_window": list(image_window) if image_window is not None else None,
         }
 
-    # ---- the network -----------------------------------------------------------------------------------------------
-
     def forward(self, image: Tensor) -> Tensor:
         """Compute the logits of every class.
 
@@ -118,8 +116,6 @@ class SegmentationTask(LightningModule):
             )
         # sigmoid(z) is the softmax of (0, z): a network with one logit is one with two classes
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
-
-    # ---- training and scoring --------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch and add it to the epoch's scores."""
@@ -175,8 +171,6 @@ class SegmentationTask(LightningModule):
             )
         scores.reset()
 
-    # ---- prediction ------------------------------------------------------------------------------------------------
-
     def predict_step(self, batch: PredictBatch, batch_idx: int) -> list[Prediction]:
         """Predict each image of a batch at its own size."""
         logits = self(batch["image"]).float()
@@ -187,8 +181,6 @@ class SegmentationTask(LightningModule):
                 Prediction(path, resized.argmax(dim=0).to(torch.uint8).cpu(), resized.softmax(dim=0).cpu())
             )
         return predictions
-
-    # ---- optimization ----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler where there is one.
@@ -230,8 +222,6 @@ class SegmentationTask(LightningModule):
             scheduler.step(watched.item())
         elif isinstance(scheduler, LRScheduler):
             scheduler.step()
-
-    # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights and half-written scores.
@@ -277,10 +267,13 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:
         spec = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("network")
         if not isinstance(spec, Mapping):
             raise ModelFileError(f"{path}: does not know how its network was built; pass it as `network`")
-        network = build_network(str(spec.get("class_path")), dict(spec.get("init_args") or {}))
+        try:
+            network = build_network(str(spec.get("class_path")), dict(spec.get("init_args") or {}))
+        except UserError as error:
+            raise ModelFileError(f"{path}: {error}") from error
     network = for_pixels(network)
     prefix = "network."
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -24,6 +24,9 @@ image_height = 32
 base_filters = 2
 num_layers = 3
 num_classes = 2
+[infer]
+images_dir = "./mini_test/images/"
+output_dir = "./mini_test_output/"
 [mask]
 rgb_map = {(0, 0, 0): 0, (255, 255, 255): 1}
 """
@@ -40,6 +43,7 @@ def my_data(workspace, phantoms):
             lesion = read_image(mask).any(axis=2)
             write_image(mask, np.repeat(np.where(lesion, 255, 0).astype(np.uint8)[..., None], 3, axis=2))
     (workspace / "configs").symlink_to(ROOT / "configs")
+    shutil.copytree(phantoms / "test" / "images", workspace / "mini_test" / "images")
     (workspace / "train_eval_infer.config").write_text(ORIGINAL)
     save_keras_weights(FlexUNet(3, 2, 2, (3, 3), 3), workspace / "best_model.h5")
     return workspace / "my_data"

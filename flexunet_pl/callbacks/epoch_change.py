@@ -56,6 +56,11 @@ class EpochChangeInference(Callback):
         """
         if stage != "fit" or not self.num_images:
             return
+        if self.images is not None and not self.images.is_dir():
+            raise DataError(
+                f"{self.images}: no such folder; set `epoch_change.images` to one that holds images, or to null for "
+                "mini_test/images or valid/images of the data"
+            )
         folder = self.images if self.images is not None else _default_images(trainer)
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "epoch_change"
         if folder is not None and trainer.is_global_zero:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from flexunet_pl.interop import settings as read
+from flexunet_pl.interop import readers as read
 from flexunet_pl.interop.settings import Settings, Taken
 
 SECTIONS = (
@@ -18,6 +18,7 @@ SECTIONS = (
 
 _OWN = "flexunet_pl.data.transforms"
 _CENTER = [[0.5, 0.5]]
+_FLIPS = {"hflip": "HorizontalFlip", "vflip": "VerticalFlip"}
 
 
 def convert_augmentor(settings: Settings) -> None:
@@ -30,9 +31,8 @@ def convert_augmentor(settings: Settings) -> None:
     Args:
         settings: The settings; those of the augmentor are taken out.
     """
-    variants: list[dict[str, Any]] = []
-    flips = {"hflip": "HorizontalFlip", "vflip": "VerticalFlip"}
-    variants += [_transform(name) for key, name in flips.items() if _switch(settings, key, default=True)]
+    flips = [name for key, name in _FLIPS.items() if _switch(settings, key, default=True)]
+    variants = [_transform(name) for name in flips]
     angles = settings.take("augmentor", "angles", read.NUMBERS, [90.0, 180.0, 270.0])
     if _switch(settings, "rotation", default=True):
         variants += [_transform("Rotate", limit=[a, a]) for a in angles.value]
@@ -40,10 +40,7 @@ def convert_augmentor(settings: Settings) -> None:
         settings.remark("[augmentor] angles is not used: rotation is off", angles.setting)
     shrinks = settings.take("augmentor", "shrinks", read.NUMBERS, [0.8])
     variants += [_transform("Affine", scale=[s, s]) for s in shrinks.value]
-    shears = settings.take("augmentor", "shears", read.NUMBERS, [])
-    for shear in shears.value:  # given as the slope of the horizontal lines
-        degrees = round(math.degrees(math.atan(shear)), 4)
-        variants.append(_transform("Affine", shear={"x": [0, 0], "y": [degrees, degrees]}))
+    variants += _shears(settings, flips)
     for convert in (_deformation, _distortion, _barrel, _pincushion, _sharpening, _brightening):
         variants += convert(settings)
     each = {"class_path": "albumentations.OneOf", "init_args": {"transforms": variants, "p": _share(len(variants))}}
@@ -53,8 +50,9 @@ def convert_augmentor(settings: Settings) -> None:
         "[augmentor]: the image itself, or one of its variants, all equally likely",
     )
     settings.remark(
-        "[augmentor]: image and mask are transformed alike here, and masks are never smoothed; the original draws "
-        "different fields for the two, and sharpens and brightens masks too"
+        "[augmentor]: image and mask are transformed alike here, borders are black, masks are never smoothed, and "
+        "validation images stay as they are; the original draws different fields for image and mask, continues the "
+        "colour of a corner, sharpens and brightens masks too, and augments validation images"
     )
 
 
@@ -71,25 +69,52 @@ def _switch(settings: Settings, key: str, *, default: bool = False) -> bool:
     return bool(settings.take("augmentor", key, read.BOOLEAN, default).value)
 
 
+def _shears(settings: Settings, flips: list[str]) -> list[dict[str, Any]]:
+    """Shear along y, by the slope of the horizontal lines; each as it is, and flipped in the ways that are on."""
+    variants = []
+    for slope in settings.take("augmentor", "shears", read.NUMBERS, []).value:
+        degrees = round(-math.degrees(math.atan(slope)), 4)
+        shear = _transform("Affine", shear={"x": [0, 0], "y": [degrees, degrees]})
+        for chosen in ([], *([name] for name in flips), flips if len(flips) > 1 else None):
+            if chosen is not None:
+                steps = [shear, *(_transform(name) for name in chosen)]
+                variants.append(_transform("Sequential", transforms=steps) if chosen else shear)
+    return variants
+
+
 def _deformation(settings: Settings) -> list[dict[str, Any]]:
     if not _on(settings, "deformation"):
         return []
     alpha = settings.take("deformation", "alpah", read.NUMBER, 1300.0)  # the original's spelling
     sigma = settings.take("deformation", "sigmoid", read.NUMBER, 8.0)
     sigmas: Taken = settings.take("deformation", "sigmoids", read.NUMBERS, [8.0])
-    values = sigmas.value or [sigma.value]
-    return [
-        _transform(
-            "ElasticTransform", alpha=alpha.value, sigma=float(int(s)), noise_distribution="uniform", border_mode=1
+    if settings.has("augmentor", "brightening"):
+        settings.remark(
+            "[deformation] alpah: where brightening is on, the original overwrites it with the alpha of [brightening], "
+            "and deforms by next to nothing; it is used here",
+            alpha.setting,
         )
-        for s in values
-    ]
+    variants = []
+    for value in sigmas.value or [sigma.value]:
+        s = max(1, int(value))
+        strength = round(alpha.value * _across_channels(s), 3)
+        variants.append(
+            _transform("ElasticTransform", alpha=strength, sigma=float(s), noise_distribution="uniform", border_mode=1)
+        )
+    return variants
+
+
+def _across_channels(sigma: int) -> float:
+    """Return by how much the original's field shrinks, because its filter runs across the three channels too."""
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-4 * sigma, 4 * sigma + 1)]
+    middle = weights[4 * sigma - 1 : 4 * sigma + 2]  # those that meet the middle channel
+    return math.sqrt(sum((weight / sum(weights)) ** 2 for weight in middle))
 
 
 def _distortion(settings: Settings) -> list[dict[str, Any]]:
     if not _on(settings, "distortion"):
         return []
-    sigma = settings.take("distortion", "gaussian_filter_rsigma", read.NUMBER, 40.0)
+    sigma = settings.take("distortion", "gaussian_filter_rsigma", read.POSITIVE, 40.0)
     smoothing = settings.take("distortion", "gaussian_filter_sigma", read.NUMBER, 0.5)
     if smoothing.setting is not None:
         settings.remark(
@@ -110,7 +135,7 @@ def _pincushion(settings: Settings) -> list[dict[str, Any]]:
 def _radial(settings: Settings, section: str, usual: float) -> list[dict[str, Any]]:
     if not _on(settings, section):
         return []
-    radius = settings.take(section, "radius", read.NUMBER, 0.5)
+    radius = settings.take(section, "radius", read.POSITIVE, 0.5)
     amount = settings.take(section, "amount", read.NUMBER, usual)
     centers = settings.take(section, "centers", read.POINTS, _CENTER)
     return [
@@ -147,9 +172,7 @@ def _on(settings: Settings, section: str) -> bool:
     """Tell whether a variant is switched on; else remark on the section's settings."""
     if _switch(settings, section):
         return True
-    unused = [setting for setting in settings.left.values() if setting.section == section]
-    for setting in unused:
-        settings.left.pop((section, setting.key))
+    unused = settings.take_section(section)
     if unused:
         settings.remark(f"[{section}] is not used: [augmentor] {section} is off", *unused)
     return False

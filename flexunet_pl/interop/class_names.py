@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from flexunet_pl.rgb_map import Color
 
@@ -35,7 +35,9 @@ _COLORS: dict[str, tuple[Color, ...]] = {
     "grey": ((128, 128, 128),),
 }
 _NEAR = 80  # largest distance between a colour and what its word stands for
-_PAIR = re.compile(rf"([^\W\d_][^,;:=(){{}}]*?)[\s)]*[:=]\s*({'|'.join(_COLORS)})\b", re.IGNORECASE)
+_WORD = re.compile(rf"[:=]\s{{0,8}}({'|'.join(_COLORS)})\b", re.IGNORECASE)
+_ENDS = re.compile(r"[,;:={}\[\]]")  # what ends the text before a name
+_LONGEST = 64  # characters of a name
 
 
 def name_classes(colors: Sequence[Color], comments: Iterable[str]) -> tuple[list[str], bool]:
@@ -51,15 +53,26 @@ def name_classes(colors: Sequence[Color], comments: Iterable[str]) -> tuple[list
     names = [BACKGROUND, *(f"class_{i}" for i in range(1, len(colors)))]
     found: dict[int, str] = {}
     for comment in comments:
-        for name, word in _PAIR.findall(comment):
-            index = _nearest(word.lower(), colors)
+        for name, word in _pairs(comment):
+            index = _nearest(word, colors)
             if index:
-                found[index] = re.sub(r"\W+", "_", name).strip("_")
+                found[index] = name
     counts = Counter(found.values())
     for index, name in found.items():
         if name and counts[name] == 1 and name not in names:
             names[index] = name
     return names, any(names[index] == name for index, name in found.items())
+
+
+def _pairs(comment: str) -> Iterator[tuple[str, str]]:
+    """Find the names that stand before a colour's word, and the words."""
+    end = 0
+    for match in _WORD.finditer(comment):
+        before = _ENDS.split(comment[end : match.start()])[-1]
+        name = re.sub(r"\W+", "_", before.strip()).strip("_")
+        if name and not name[0].isdigit() and len(name) <= _LONGEST:
+            yield name, match[1].lower()
+        end = match.end()
 
 
 def _nearest(word: str, colors: Sequence[Color]) -> int | None:

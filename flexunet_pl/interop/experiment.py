@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -35,8 +35,9 @@ def import_config(
     Raises:
         UserError: If the file cannot be converted, or the output exists.
     """
+    check_input(config)
     target = output if output is not None else config.with_name("experiment.yaml")
-    check_output(target, overwrite=overwrite)
+    check_output(target, config, overwrite=overwrite)
     conversion = read_config(config, like_the_original=like_the_original)
     with written_in_place(target) as temporary:
         temporary.write_text(to_yaml(conversion, source=config, target=target), encoding="utf-8")
@@ -45,11 +46,25 @@ def import_config(
     say(f"{target} written; next: flexunet fit -c {target}")
 
 
-def check_output(target: Path, *, overwrite: bool) -> None:
+def check_input(source: Path) -> None:
+    """Refuse an input that is no file.
+
+    Args:
+        source: The file.
+
+    Raises:
+        UserError: If it is none.
+    """
+    if not source.is_file():
+        raise UserError(f"{source}: {'is no file' if source.exists() else 'no such file'}")
+
+
+def check_output(target: Path, source: Path, *, overwrite: bool) -> None:
     """Refuse an output file that cannot be written, before any work.
 
     Args:
         target: The file.
+        source: The input, which is never overwritten.
         overwrite: Whether it may be there already.
 
     Raises:
@@ -57,6 +72,8 @@ def check_output(target: Path, *, overwrite: bool) -> None:
     """
     if target.is_dir():
         raise UserError(f"{target}: is a folder; name a file")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{target}: is the input itself; name another output")
     if target.exists() and not overwrite:
         raise UserError(f"{target}: is there already; name another file, or add --overwrite")
     if not target.parent.is_dir():
@@ -76,8 +93,7 @@ def read_config(path: Path, *, like_the_original: bool = False) -> Conversion:
     Raises:
         UserError: If the file is missing or cannot be converted.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    check_input(path)
     if path.stat().st_size > _MAX_BYTES:
         raise UserError(f"{path}: is no configuration: it has {path.stat().st_size} bytes")
     text = path.read_bytes().decode("utf-8", errors="surrogateescape")
@@ -87,8 +103,11 @@ def read_config(path: Path, *, like_the_original: bool = False) -> Conversion:
         node = conversion.config
         for parent in parents:
             node = node[parent]
-        # relative to the file's folder there, to the working folder here: absolute is right in both
-        node[last] = os.path.normpath(path.absolute().parent / node[last])
+        if PureWindowsPath(node[last]).drive and os.name != "nt":
+            conversion.remarks.append(f"{key} is {node[last]}, a path of another system; set it anew")
+        else:
+            # relative to the file's folder there, to the working folder here: absolute is right in both
+            node[last] = os.path.normpath(path.absolute().parent / node[last])
     return conversion
 
 
@@ -103,19 +122,26 @@ def to_yaml(conversion: Conversion, source: Path, target: Path) -> str:
     Returns:
         The text.
     """
-    head = [f"# flexunet fit -c {target.name}", f"# made from {source.name}; behind each value: where it came from"]
+    head = [
+        f"# flexunet fit -c {printable(target.name)}",
+        f"# made from {printable(source.name)}; behind each value: where it came from",
+        "# paths are absolute: where folders have moved, make this file again with `flexunet import-config`",
+    ]
     if conversion.remarks:
-        head += ["#", "# Not carried over, or not as it stood:", *(f"# - {remark}" for remark in conversion.remarks)]
+        head += [
+            "#",
+            "# Not carried over, or not as it stood:",
+            *(f"# - {printable(remark)}" for remark in conversion.remarks),
+        ]
     ordered = {key: conversion.config[key] for key in _ORDER if key in conversion.config}
     lines = [*head, *_lines(ordered, conversion.origins)]
-    # nothing from the file may end a comment, or be a character that YAML does not take
-    return "".join(f"{printable(line)}\n" for line in lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _lines(node: dict[str, Any], origins: dict[str, str], path: str = "", indent: str = "") -> Iterator[str]:
     for key, value in node.items():
         here = f"{path}.{key}" if path else key
-        comment = f"  # {origins[here]}" if here in origins else ""
+        comment = f"  # {printable(origins[here])}" if here in origins else ""
         name = _scalar(key)
         if isinstance(value, dict) and value:
             yield f"{indent}{name}:{comment}"
@@ -131,5 +157,10 @@ def _lines(node: dict[str, Any], origins: dict[str, str], path: str = "", indent
 
 
 def _scalar(value: Any) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=1 << 20, allow_unicode=True)
+    text = _dump(value, allow_unicode=True)
+    return text if text.isprintable() else _dump(value, allow_unicode=False)
+
+
+def _dump(value: Any, *, allow_unicode: bool) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=1 << 20, allow_unicode=allow_unicode)
     return text.removesuffix("...\n").strip()

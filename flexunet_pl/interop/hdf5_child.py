@@ -22,7 +22,8 @@ MAX_BYTES = 3 << 30  # of all arrays; the widest network of the original family 
 MAX_TEXT = 16 << 20  # of the architecture's description
 MAX_MEMORY = 4 << 30  # of this process
 MAX_CPU_S = 120  # so that it ends even where the parent is gone
-MAX_RATIO = 100  # of a zip member's size to its compressed size
+SMALL = 1 << 20  # bytes; an array of zeros packs to next to nothing
+MAX_RATIO = 100  # of the size of an array or a zip member to its compressed size
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _GROUPS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3, Keras 2.12 and later
@@ -46,6 +47,7 @@ def main(path: str) -> None:
             described = description if description is not None else _text(file.attrs.get("model_config"))
             header = [[name, [list(a.shape) for a in arrays]] for name, arrays in layers]
             out.write(json.dumps({"layers": header, "description": described}).encode() + b"\n")
+            out.flush()  # the parent judges the shapes before it takes the arrays
             for _, arrays in layers:
                 for array in arrays:
                     out.write(np.ascontiguousarray(array[()], dtype="<f4").data)
@@ -60,7 +62,7 @@ def main(path: str) -> None:
 
 def refuse(reason: str) -> NoReturn:
     """Say on standard error why the file is not read, and end."""
-    sys.stderr.write(" ".join(reason.split()))
+    sys.stderr.write(" ".join(reason.split())[:500])
     sys.exit(1)
 
 
@@ -211,10 +213,13 @@ def check_array(layer: str, array: Any) -> None:
         raise Refused(f"{what} lies in another file; other files are not read")
     if array.size * 4 > MAX_BYTES:
         raise Refused(f"{what} declares an array of shape {array.shape}, which is too much")
-    stored, filtered = array.id.get_storage_size(), array.chunks is not None and array.compression is not None
+    stored, size = array.id.get_storage_size(), array.size * array.dtype.itemsize
+    filtered = array.id.get_create_plist().get_nfilters() > 0
     # what was never stored reads as zeros, without an error
-    if array.size and (stored == 0 or (not filtered and stored < array.size * array.dtype.itemsize)):
+    if size and (stored == 0 or (not filtered and stored < size)):
         raise Refused(f"{what} declares an array of shape {array.shape}, but its values are not in the file")
+    if size > max(MAX_RATIO * stored, SMALL):
+        raise Refused(f"{what} unpacks from {stored} to {size} bytes, which is too much")
 
 
 def _text(value: Any) -> str | None:

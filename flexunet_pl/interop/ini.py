@@ -10,10 +10,10 @@ from typing import Any
 
 from flexunet_pl.errors import UserError
 
-MAX_CHARACTERS = 1 << 20  # the largest public configuration has about 10,000
+MAX_CHARACTERS = 1 << 18  # the largest public configuration has about 10,000
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
-_OPTION = re.compile(r"([^=:]*?)\s*[=:]\s*(.*)", re.DOTALL)
+_DELIMITER = re.compile("[=:]")
 _QUOTED = re.compile(r"""[rRuU]?(['"])(.*)\1""", re.DOTALL)
 
 
@@ -56,7 +56,10 @@ class Ini:
 
     def __init__(self, text: str, name: str) -> None:
         if len(text) > MAX_CHARACTERS or "\0" in text:
-            raise UserError(f"{name}: is no configuration: it has {len(text)} characters, or zero bytes among them")
+            raise UserError(
+                f"{name}: is no configuration: it is longer than {MAX_CHARACTERS} characters, or has zero bytes; save "
+                "it as UTF-8"
+            )
         self.name = name
         self.sections: dict[str, int] = {}
         self.settings: dict[tuple[str, str], Setting] = {}
@@ -98,6 +101,8 @@ class Ini:
         name, bracket, rest = line[1:].partition("]")
         if not bracket or not name.strip() or _without_comment(rest)[0].strip():
             raise self.error(number, f"expected `[section]`, found `{line[:80]}`")
+        if name == "DEFAULT":
+            raise self.error(number, "[DEFAULT] sets keys of all sections at once; write them into the sections")
         if name in self.sections:
             raise self.error(
                 number,
@@ -109,19 +114,20 @@ class Ini:
 
     def _setting(self, section: str, block: list[tuple[int, str]], comments: list[tuple[int, str]]) -> Setting:
         number, first = block[0]
-        option = _OPTION.fullmatch(first)
-        if option is None or not option[1]:
+        delimiter = _DELIMITER.search(first)
+        name = first[: delimiter.start()].strip() if delimiter is not None else ""
+        if delimiter is None or not name:
             raise self.error(number, f"expected `[section]` or `key = value`, found `{first[:80]}`")
         if not section:
-            raise self.error(number, f"`{option[1]}` stands before the first [section]; put it into one")
-        key = option[1].lower()
+            raise self.error(number, f"`{name}` stands before the first [section]; put it into one")
+        key = name.lower()
         if (section, key) in self.settings:
             raise self.error(
                 number,
                 f"[{section}] {key} stands in line {self.settings[section, key].line} already; remove one (the "
                 "original gives up here and takes all its defaults)",
             )
-        lines = [(number, option[2]), *block[1:]]
+        lines = [(number, first[delimiter.end() :].strip()), *block[1:]]
         parts = []
         for at, line in lines:
             value, comment = _without_comment(line)
@@ -193,7 +199,7 @@ def read_string(text: str) -> str:
     """
     quoted = _QUOTED.fullmatch(text)
     value = (quoted[2] if quoted else text).replace("\\\\", "\\")
-    unfit = set("'\"") if quoted else set("'\"()[]{}")
+    unfit = {quoted[1]} if quoted else set("'\"()[]{}")
     if not value.strip() or not value.isprintable() or unfit & set(value):
         raise ValueError("no string")
     return value.strip()

@@ -13,6 +13,7 @@ from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import written_in_place
 from flexunet_pl.interop.keras_file import KerasFile, KerasLayer, read_keras_file, require_h5py
 from flexunet_pl.interop.keras_layers import Layer, keras_layers
+from flexunet_pl.interop.meanings import ACTIVATIONS
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.schedule import check_image_size
 
@@ -20,28 +21,6 @@ if TYPE_CHECKING:
     import keras
 
 FORMATS = (".keras", ".weights.h5", ".h5")
-
-# activations that are the same function in torch and Keras, and their Keras names
-ACTIVATIONS = {
-    "relu": "relu",
-    "relu6": "relu6",
-    "elu": "elu",
-    "selu": "selu",
-    "celu": "celu",
-    "gelu": "gelu",
-    "silu": "silu",
-    "swish": "silu",
-    "mish": "mish",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "logsigmoid": "log_sigmoid",
-    "softplus": "softplus",
-    "softsign": "softsign",
-    "tanhshrink": "tanh_shrink",
-    "hardsigmoid": "hard_sigmoid",
-    "hardswish": "hard_silu",
-    "hardtanh": "hard_tanh",
-}
 
 
 def load_keras_weights(network: nn.Module, path: str | Path) -> None:

@@ -2,16 +2,20 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Timer
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_pl.console import harmless
 from flexunet_pl.errors import ModelFileError, UserError
 
 TIMEOUT_S = 30  # for a small file
@@ -80,50 +84,92 @@ def read_keras_file(path: str | Path) -> KerasFile:
     require_h5py()
     target = Path(path)
     if not target.is_file():
-        raise ModelFileError(f"{target}: no such file")
-    content = _run_reader(target)
-    end = content.find(b"\n")
-    try:
-        described = json.loads(content[:end])
-        layers = _cut(described["layers"], memoryview(content)[end + 1 :])
-        description = _describe(described["description"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"{target}: is damaged: {error}") from error
-    return _sort_by_kind(target, layers, description)
-
-
-def _run_reader(path: Path) -> bytes:
-    timeout = TIMEOUT_S + path.stat().st_size / _BYTES_PER_S
+        raise ModelFileError(f"{target}: {'is no file' if target.exists() else 'no such file'}")
     # no plug-ins that a file's filters could name, and no threads that reserve memory
     env = os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", str(_READER), str(target.absolute())]
+    timeout = TIMEOUT_S + target.stat().st_size / _BYTES_PER_S
+    began = time.monotonic()
+    # our own script, and the path is an argument of its own
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as child:  # noqa: S603
+        watch = Timer(timeout, child.kill)
+        watch.start()
+        try:
+            file = _receive(target, cast("BinaryIO", child.stdout))
+        finally:
+            watch.cancel()
+            if sys.exc_info()[0] is not None:
+                child.kill()
+        said = cast("BinaryIO", child.stderr).read().decode(errors="replace")
+    if file is not None:
+        return file
+    if time.monotonic() - began >= timeout:
+        raise ModelFileError(f"{target}: gave no answer in {timeout:.0f} s; the file is damaged or hostile")
+    if child.returncode == 1:
+        raise ModelFileError(f"{target}: {said}")
+    raise ModelFileError(f"{target}: is damaged: the HDF5 library ended with status {child.returncode} on it")
+
+
+def _receive(path: Path, stream: BinaryIO) -> KerasFile | None:
+    """Take what the child sends: a line of JSON with the shapes, which are judged first, then the arrays.
+
+    Returns:
+        The file, or None where the child ended before it had sent all.
+
+    Raises:
+        ModelFileError: If the file holds other layers than a FlexUNet has.
+    """
+    header = stream.readline()
+    if not header.endswith(b"\n"):
+        return None
     try:
-        done = subprocess.run(  # noqa: S603 - our own script, and the path is an argument of its own
-            [sys.executable, "-P", str(_READER), str(path.absolute())],
-            capture_output=True,
-            timeout=timeout,
-            env=env,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ModelFileError(f"{path}: gave no answer in {timeout:.0f} s; the file is damaged or hostile") from error
-    if done.returncode == 1:
-        raise ModelFileError(f"{path}: {done.stderr.decode(errors='replace')[:500]}")
-    if done.returncode:
-        raise ModelFileError(f"{path}: is damaged: the HDF5 library ended with status {done.returncode} on it")
-    return done.stdout
+        described = json.loads(header)
+        shapes = [(harmless(name), [tuple(shape) for shape in shapes]) for name, shapes in described["layers"]]
+        description = _describe(described["description"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: is damaged: {error}") from error
+    kinds = [_kind(path, name, of_layer) for name, of_layer in shapes]
+    values = np.empty(sum(math.prod(shape) for _, of_layer in shapes for shape in of_layer), dtype="<f4")
+    if stream.readinto(values.data.cast("B")) != values.nbytes:  # type: ignore[attr-defined]
+        return None
+    layers = _cut(shapes, values)
+    if "convolution" not in kinds:
+        raise ModelFileError(f"{path}: holds no convolution, so no FlexUNet")
+    for layer in layers:
+        if not all(np.isfinite(array).all() for array in layer.arrays):
+            raise ModelFileError(f"{path}: layer `{layer.name}` holds values that are not finite")
+    convolutions, upsamplings, norms = (
+        tuple(layer for of_layer, layer in zip(kinds, layers, strict=True) if of_layer == kind)
+        for kind in ("convolution", "upsampling", "norm")
+    )
+    return KerasFile(path, convolutions, upsamplings, norms, description)
 
 
-def _cut(layers: list[Any], body: memoryview) -> list[KerasLayer]:
-    """Cut the arrays out of the bytes that the child wrote; they share its memory."""
-    values = np.frombuffer(body, dtype="<f4")
+def _kind(path: Path, name: str, shapes: list[tuple[int, ...]]) -> str:
+    """Tell what a layer is by the shapes of its arrays: names differ from build to build.
+
+    Raises:
+        ModelFileError: If it is nothing that a FlexUNet has.
+    """
+    if [len(shape) for shape in shapes] == [4, 1]:
+        return "upsampling" if shapes[0][:2] == (2, 2) else "convolution"  # other kernels are odd
+    if [len(shape) for shape in shapes] == [1, 1, 1, 1]:
+        return "norm"
+    raise ModelFileError(
+        f"{path}: layer `{name}` has arrays of shapes {', '.join(map(str, shapes))}, which no layer of a FlexUNet has"
+    )
+
+
+def _cut(shapes: list[tuple[str, list[tuple[int, ...]]]], values: NDArray[np.float32]) -> list[KerasLayer]:
+    """Cut the layers' arrays out of all values; they share the memory."""
     result, at = [], 0
-    for name, shapes in layers:
+    for name, of_layer in shapes:
         arrays = []
-        for shape in shapes:
-            size = int(np.prod(shape, dtype=np.int64))
+        for shape in of_layer:
+            size = math.prod(shape)
             arrays.append(values[at : at + size].reshape(shape))
             at += size
-        result.append(KerasLayer(str(name), tuple(arrays)))
+        result.append(KerasLayer(name, tuple(arrays)))
     return result
 
 
@@ -133,24 +179,3 @@ def _describe(text: str | None) -> tuple[dict[str, Any], ...]:
     config = model.get("config") if isinstance(model, dict) else None
     layers = config.get("layers") if isinstance(config, dict) else None
     return tuple(layer for layer in layers or () if isinstance(layer, dict))
-
-
-def _sort_by_kind(path: Path, layers: list[KerasLayer], description: tuple[dict[str, Any], ...]) -> KerasFile:
-    kinds: dict[str, list[KerasLayer]] = {"convolution": [], "upsampling": [], "norm": []}
-    for layer in layers:
-        shapes = [array.shape for array in layer.arrays]
-        # by shape, since names differ from build to build; the only kernels of 2x2 are those that double the size
-        if len(shapes) == 2 and len(shapes[0]) == 4 and len(shapes[1]) == 1:
-            kinds["upsampling" if shapes[0][:2] == (2, 2) else "convolution"].append(layer)
-        elif len(shapes) == 4 and all(len(shape) == 1 for shape in shapes):
-            kinds["norm"].append(layer)
-        else:
-            raise ModelFileError(
-                f"{path}: layer `{layer.name}` has arrays of shapes {', '.join(map(str, shapes))}, which no layer of a "
-                "FlexUNet has"
-            )
-        if not all(np.isfinite(array).all() for array in layer.arrays):
-            raise ModelFileError(f"{path}: layer `{layer.name}` holds values that are not finite")
-    if not kinds["convolution"]:
-        raise ModelFileError(f"{path}: holds no convolution, so no FlexUNet")
-    return KerasFile(path, tuple(kinds["convolution"]), tuple(kinds["upsampling"]), tuple(kinds["norm"]), description)

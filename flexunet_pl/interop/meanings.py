@@ -1,4 +1,26 @@
-"""What losses, metrics and settings of the original are here, and why some are nothing."""
+"""What activations, losses, metrics and settings of the original are here, and why some are nothing."""
+
+# activations that are the same function in torch and Keras, and their Keras names
+ACTIVATIONS = {
+    "relu": "relu",
+    "relu6": "relu6",
+    "elu": "elu",
+    "selu": "selu",
+    "celu": "celu",
+    "gelu": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "mish": "mish",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "logsigmoid": "log_sigmoid",
+    "softplus": "softplus",
+    "softsign": "softsign",
+    "tanhshrink": "tanh_shrink",
+    "hardsigmoid": "hard_sigmoid",
+    "hardswish": "hard_silu",
+    "hardtanh": "hard_tanh",
+}
 
 _DICE_CE = "flexunet_pl.losses.DiceCELoss"
 CROSS_ENTROPY = "torch.nn.CrossEntropyLoss"
@@ -6,7 +28,10 @@ CROSS_ENTROPY = "torch.nn.CrossEntropyLoss"
 LOSSES = {
     "categorical_crossentropy": (CROSS_ENTROPY, ""),
     "binary_crossentropy": (CROSS_ENTROPY, ""),  # of one logit z it is the cross-entropy of (0, z)
-    "categorical_focal_dice_loss": (_DICE_CE, "it is cross-entropy plus Dice, whatever its name, and DiceCELoss here"),
+    "categorical_focal_dice_loss": (
+        _DICE_CE,
+        "it is cross-entropy plus Dice, whatever its name; the nearest here is DiceCELoss",
+    ),
     "dice_loss_multiclass": (_DICE_CE, "the nearest here is DiceCELoss, which adds cross-entropy"),
     "dice_loss": (_DICE_CE, "the nearest here is DiceCELoss, which adds cross-entropy"),
     "bce_dice_loss": (_DICE_CE, "the nearest here is DiceCELoss, cross-entropy plus Dice"),
@@ -40,13 +65,13 @@ UNUSED = {
     ("train", "epoch_change_tiledinfer_dir"): "the pictures lie in the run's folder here",
     ("train", "steps_per_epoch"): "an epoch is one pass over the images here; see `trainer.limit_train_batches`",
     ("train", "validation_steps"): "all images are validated here; see `trainer.limit_val_batches`",
-    ("train", "epoch_change_tiledinfer"): "tiled prediction is not there yet",
     ("eval", "batch_size"): "`data.batch_size` holds for all stages here",
     ("eval", "eval_dir"): "curves lie in the run's folder here",
     ("mask", "mask_datatyoe"): _NEVER_READ,
     ("mask", "mask_datatype"): "the kind of a mask is found from its file here",
     ("image", "file_format"): "images are PNG, JPEG, TIFF or BMP here",
     ("image", "npy_slice_index"): "images are PNG, JPEG, TIFF or BMP here",
+    ("debug", "verbose"): "see `--help` for what can be shown here",
     ("generator", "debug"): "no augmented image is written here",
     ("generator", "verbose"): "no augmented image is written here",
 }

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from flexunet_pl.interop.ini import Ini, Setting, printable, read_literal, read_string
+from flexunet_pl.errors import UserError
+from flexunet_pl.interop.ini import Ini, Setting, printable
+from flexunet_pl.interop.readers import Reader, is_literal
+
+T = TypeVar("T")
 
 
 class Taken(NamedTuple):
@@ -43,87 +46,6 @@ class Conversion:
     color_order: str = "RGB"
 
 
-class Reader(NamedTuple):
-    """Reads the text of a setting.
-
-    Attributes:
-        expected: What it reads, for messages.
-        parse: Text to value; ValueError for what it does not take.
-        fits: Whether the value is of the right type and in its range.
-        convert: To plain data.
-    """
-
-    expected: str
-    parse: Callable[[str], Any]
-    fits: Callable[[Any], bool]
-    convert: Callable[[Any], Any]
-
-    def read(self, text: str) -> Any:
-        """Read a text.
-
-        Args:
-            text: The text.
-
-        Returns:
-            Its value.
-
-        Raises:
-            ValueError: If it is none of what is expected.
-        """
-        value = self.parse(text)
-        if not self.fits(value):
-            raise ValueError("")
-        return self.convert(value)
-
-
-def _is_integer(value: Any) -> bool:
-    return type(value) is int and abs(value) < 1 << 31
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in {int, float} and abs(value) < 1e300
-
-
-def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
-    return isinstance(value, tuple | list) and all(map(of, value))
-
-
-def _is_point(value: Any) -> bool:
-    return _is_list(value, _is_number) and len(value) == 2
-
-
-def _is_color(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 3 and all(_is_integer(v) and 0 <= v <= 255 for v in value)
-
-
-def _one_or_more(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, tuple | list) else [value]
-
-
-INTEGER = Reader("an integer", read_literal, _is_integer, int)
-NUMBER = Reader("a number", read_literal, _is_number, float)
-BOOLEAN = Reader("True or False", read_literal, lambda v: type(v) in {bool, int} and v in {0, 1}, bool)
-PAIR = Reader("two integers such as (3, 3)", read_literal, lambda v: _is_list(v, _is_integer) and len(v) == 2, list)
-NUMBERS = Reader("a list of numbers", read_literal, lambda v: _is_list(_one_or_more(v), _is_number), _one_or_more)
-POINTS = Reader(
-    "a list of points such as [(0.5, 0.5)]",
-    read_literal,
-    lambda v: _is_list(v, _is_point),
-    lambda points: [list(point) for point in points],
-)
-STRING = Reader("a string", read_string, lambda v: True, str)
-STRINGS = Reader(
-    "a list of strings", read_literal, lambda v: _is_list(_one_or_more(v), lambda x: isinstance(x, str)), _one_or_more
-)
-PATH = Reader("a path", read_string, lambda v: True, lambda v: str(PurePosixPath(v.replace("\\", "/"))))
-COLORS = Reader(
-    "a dict of colours such as {(0, 0, 0): 0, (255, 0, 0): 1}",
-    read_literal,
-    lambda v: isinstance(v, dict) and bool(v) and all(map(_is_color, v)),
-    dict,
-)
-
-
 class Settings:
     """The settings that are still to be converted, and the conversion so far.
 
@@ -158,24 +80,45 @@ class Settings:
         setting = self.left.pop((section, key), None)
         if setting is None:
             return Taken(default, f"the original's default, there is no [{section}] {key}", None)
-        text = setting.raw if self.like_the_original else setting.value
+        if self.like_the_original and not is_literal(setting.raw):
+            used = f"the original's default {default} is used" if default is not None else "it is as if it were missing"
+            self.remark(f"{setting.label} cannot be evaluated; {used}", setting)
+            return Taken(default, f"the original's default, line {setting.line} cannot be evaluated", None)
         try:
-            return Taken(reader.read(text), f"{setting.label}, line {setting.line}", setting)
+            return Taken(reader.read(setting.value), f"{setting.label}, line {setting.line}", setting)
         except ValueError as error:
-            shown = " ".join(text.split())
-            shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-            problem = f"{setting.label}: expected {reader.expected}, found `{shown}`"
+            found = " ".join(setting.value.split())
+            problem = f"{setting.label}: expected {reader.expected}, found `{found[:60]}{'...' * (len(found) > 60)}`"
             if str(error):
                 problem += f" ({error})"
-            if "\n" in text:
+            if "\n" in setting.value:
                 problem += "; the indented lines below it are part of the value"
-            if self.like_the_original:
-                self.remark(f"{problem}; the original's default {default} is used", setting)
-                return Taken(default, f"the original's default, line {setting.line} cannot be read", setting)
-            raise self.ini.error(
-                setting.line,
-                f"{problem}; the original takes its default here in silence, as `--like-the-original` does",
-            ) from error
+            if not is_literal(setting.raw):
+                problem += "; the original takes its default here in silence, as `--like-the-original` does aloud"
+            raise self.error(setting, problem) from error
+
+    def take_or_usual(self, section: str, key: str, reader: Reader, usual: Any) -> Taken:
+        """Take a setting for which the original has no default, and say so where it is missing.
+
+        Args:
+            section: Its section.
+            key: Its key.
+            reader: Reads its text.
+            usual: What stands in for it.
+
+        Returns:
+            Its value.
+        """
+        taken = self.take(section, key, reader, usual)
+        if taken.setting is None:
+            self.remark(f"there is no [{section}] {key}, for which the original has no default; {usual} is used")
+            return taken._replace(origin=f"assumed, there is no [{section}] {key}")
+        return taken
+
+    def take_section(self, section: str) -> list[Setting]:
+        """Take all settings of a section that are left."""
+        places = [place for place in self.left if place[0] == section]
+        return [self.left.pop(place) for place in places]
 
     def has(self, section: str, key: str) -> bool:
         """Tell whether a setting is left."""
@@ -197,6 +140,28 @@ class Settings:
         if origin:
             self.conversion.origins[path] = origin
 
+    def checked(self, setting: Setting | None, build: Callable[[], T]) -> T:
+        """Build something from values of the file; a complaint gets the line of the setting.
+
+        Args:
+            setting: The setting that it depends on most.
+            build: Builds it.
+
+        Returns:
+            What was built.
+
+        Raises:
+            UserError: If the values do not fit.
+        """
+        try:
+            return build()
+        except UserError as error:
+            raise self.error(setting, str(error)) from error
+
+    def error(self, setting: Setting | None, problem: str) -> UserError:
+        """Make the error for a setting, or for a default where there is none."""
+        return self.ini.error(setting.line if setting is not None else 1, problem)
+
     def remark(self, text: str, *settings: Setting | None) -> None:
         """Add a remark on settings."""
         lines = [setting.line for setting in settings if setting is not None]
@@ -205,4 +170,11 @@ class Settings:
 
 
 def _join(lines: list[int]) -> str:
-    return ", ".join(map(str, sorted(lines)))
+    """Write line numbers, runs of them as ``first-last``."""
+    runs: list[list[int]] = []
+    for line in sorted(set(lines)):
+        if runs and line == runs[-1][1] + 1:
+            runs[-1][1] = line
+        else:
+            runs.append([line, line])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

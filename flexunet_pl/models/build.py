@@ -22,6 +22,30 @@ TRUSTED_PACKAGES = (
 )
 
 
+def import_class(class_path: str) -> Any:
+    """Import what a class path names.
+
+    Args:
+        class_path: Import path within the trusted packages.
+
+    Returns:
+        What it names.
+
+    Raises:
+        ModelFileError: If the path is outside the trusted packages or leads nowhere.
+    """
+    module_path, _, name = class_path.rpartition(".")
+    if module_path.split(".")[0] not in TRUSTED_PACKAGES:
+        raise ModelFileError(
+            f"network class `{class_path}` is outside the trusted packages ({', '.join(TRUSTED_PACKAGES)}) and was "
+            "not imported; build it yourself and pass it as `network`"
+        )
+    try:
+        return getattr(import_module(module_path), name)
+    except (ImportError, AttributeError) as error:
+        raise ModelFileError(f"network class `{class_path}` does not exist: {error}") from error
+
+
 def build_network(class_path: str, init_args: dict[str, Any]) -> nn.Module:
     """Import a network class and call it.
 
@@ -35,16 +59,7 @@ def build_network(class_path: str, init_args: dict[str, Any]) -> nn.Module:
     Raises:
         ModelFileError: If the path is outside the trusted packages, names no network, or the arguments do not fit.
     """
-    module_path, _, name = class_path.rpartition(".")
-    if module_path.split(".")[0] not in TRUSTED_PACKAGES:
-        raise ModelFileError(
-            f"network class `{class_path}` is outside the trusted packages ({', '.join(TRUSTED_PACKAGES)}) and was "
-            "not imported; build it yourself and pass it as `network`"
-        )
-    try:
-        network_class = getattr(import_module(module_path), name)
-    except (ImportError, AttributeError) as error:
-        raise ModelFileError(f"network class `{class_path}` does not exist: {error}") from error
+    network_class = import_class(class_path)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise ModelFileError(f"`{class_path}` is no network class")
     try:

@@ -3,10 +3,13 @@
 import math
 
 import albumentations
+import cv2
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from flexunet_pl.data.transforms import RadialDistortion, SmoothDistortion
+from flexunet_pl.interop.config import convert_config
 
 
 @pytest.fixture
@@ -68,8 +71,6 @@ def test_the_same_seed_gives_the_same_result(pair, transform):
 
 
 def test_sharpening_and_brightening_are_the_reference_s():
-    import cv2
-
     image = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     kernel = np.full((3, 3), -1.0)
     kernel[1, 1] = 9.0
@@ -81,14 +82,68 @@ def test_sharpening_and_brightening_are_the_reference_s():
     assert abs(brightened.astype(int) - expected).max() <= 1  # rounded by a table here
 
 
-def test_elastic_deformation_moves_as_far_as_the_reference_s():
-    from scipy.ndimage import gaussian_filter
+def _converted(augmentor):
+    """The variants that a converted augmentor has besides the image itself, each applied always."""
+    text = """[model]
+generator = True
+image_width = 64
+image_height = 64
+num_layers = 3
+[mask]
+rgb_map = {(0, 0, 0): 0, (255, 255, 255): 1}
+[augmentor]
+hflip = False
+vflip = False
+"""
+    config, _ = convert_config(text + augmentor)
+    (one_of,) = config["data"]["train_transform"]["init_args"]["transforms"]
+    variants = one_of["init_args"]["transforms"]
+    return [getattr(albumentations, v["class_path"].rpartition(".")[2])(**v["init_args"]) for v in variants]
 
-    alpha, sigma, shape = 1300, 8, (128, 128)
+
+@pytest.mark.parametrize("angle", [30, 90, 210])
+def test_rotation_is_the_reference_s(blobs, angle):
+    (rotate,) = _converted(f"angles = [{angle}]\nshrinks = []")
+    expected = cv2.warpAffine(blobs, cv2.getRotationMatrix2D((32, 32), angle, 1), (64, 64))
+    assert (
+        _agreement(rotate(image=blobs)["image"], expected) > 0.97
+    )  # it turns about another corner of the middle pixel
+
+
+@pytest.mark.parametrize("slope", [0.1, -0.2])
+def test_shear_is_the_reference_s(blobs, slope):
+    (shear,) = _converted(f"rotation = False\nshrinks = []\nshears = [{slope}]")
+    expected = cv2.warpAffine(blobs, np.float32([[1, 0, 0], [slope, 1, -slope * 32]]), (64, 64))
+    assert _agreement(shear(image=blobs)["image"], expected) > 0.99
+
+
+def test_shrinking_is_the_reference_s(blobs):
+    (shrink,) = _converted("rotation = False\nshrinks = [0.75]")
+    expected = np.zeros_like(blobs)
+    expected[8:56, 8:56] = cv2.resize(blobs, (48, 48), interpolation=cv2.INTER_AREA)
+    assert _agreement(shrink(image=blobs)["image"], expected) > 0.99
+
+
+def test_elastic_deformation_moves_as_far_as_the_reference_s():
+    alpha, sigma, shape = 1300, 8, (512, 512, 3)
     noise = np.random.default_rng(1).random(shape) * 2 - 1
-    reference = gaussian_filter(noise, sigma, mode="constant", cval=0) * alpha
-    transform = albumentations.ElasticTransform(alpha=alpha, sigma=sigma, noise_distribution="uniform", p=1)
-    transform.set_random_seed(1)
-    maps = transform.get_params_dependent_on_data({"shape": shape}, {})
-    moved = maps["map_x"] - np.mgrid[:128, :128][1]
-    assert moved.std() == pytest.approx(reference.std(), rel=0.3)
+    reference = gaussian_filter(noise, sigma, mode="constant", cval=0) * alpha  # across the channels too
+    (elastic,) = _converted("rotation = False\nshrinks = []\ndeformation = True")
+    elastic.set_random_seed(1)
+    maps = elastic.get_params_dependent_on_data({"shape": shape[:2]}, {})
+    moved = maps["map_x"] - np.mgrid[:512, :512][1]
+    assert moved.std() == pytest.approx(reference[..., 1].std(), rel=0.2)
+
+
+@pytest.fixture
+def blobs():
+    """A smooth picture without any symmetry, so that half a pixel makes little difference."""
+    noise = np.random.default_rng(5).random((64, 64, 3))
+    smooth = gaussian_filter(noise, (5, 5, 0))
+    return np.round(255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
+
+
+def _agreement(one, two):
+    y, x = np.mgrid[:64, :64]
+    inside = np.hypot(y - 31.5, x - 31.5) < 22
+    return np.corrcoef(one[inside].ravel(), two[inside].ravel())[0, 1]

@@ -1,6 +1,10 @@
 """A configuration of the original, written from the facts about its dialect."""
 
+import os
+
 import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "torch")  # as our own code does
 
 collect_ignore = ["peer.py"]  # runs in an environment of its own
 

@@ -40,6 +40,14 @@ def test_paths_stay_relative_to_the_folder_of_the_original_s_file(config, flexun
     assert made["prediction"]["output_dir"] == str(config.parent / "mini_test_output")
 
 
+def test_a_path_of_windows_is_kept_and_remarked_on(config, flexunet):
+    text = config.read_text()
+    config.write_text(text.replace('"../../../dataset/Some Thing', '"D:\\data\\x').replace("/images/", "\\images"))
+    output = flexunet("import-config", config, "--output", "x.yaml")
+    assert "data.root is D:/data/x, a path of another system; set it anew" in output
+    assert yaml.safe_load(Path("x.yaml").read_text())["data"]["root"] == "D:/data/x"
+
+
 def test_the_yaml_says_where_values_came_from(config, flexunet):
     flexunet("import-config", config)
     text = (config.parent / "experiment.yaml").read_text()
@@ -69,6 +77,17 @@ def test_mistakes_are_one_line(config, mistake, tmp_path):
     assert f"{config}, line " in mistake("import-config", config)
     assert not Path("canary").exists()
     assert not (config.parent / "experiment.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["f\u3000o", "n\xa0b", "z\u200bw", "a: #b", "new\nline"])
+def test_folders_of_any_name_are_kept(tmp_path, text, name, flexunet):
+    folder = tmp_path / name / "a" / "b" / "c"
+    folder.mkdir(parents=True)
+    (folder / "c.config").write_text(text)
+    flexunet("import-config", folder / "c.config", "--output", tmp_path / "x.yaml")
+    assert yaml.safe_load((tmp_path / "x.yaml").read_text())["data"]["root"] == str(
+        tmp_path / name / "dataset" / "Some Thing"
+    )
 
 
 def test_comments_in_any_encoding_are_passed_over(config, flexunet):

@@ -59,6 +59,8 @@ def test_settings_know_their_lines_and_the_comments_beside_them():
         ("[a\nk = 1", "c, line 1: expected `[section]`, found `[a`"),
         ("[a] b\nk = 1", "c, line 1: expected `[section]`, found `[a] b`"),
         ("[a]\n= 1", "c, line 2: expected"),
+        ("[a]\nabc" + " " * 200_000 + "def", "c, line 2: expected"),
+        ("[DEFAULT]\nk = 1", "c, line 1: [DEFAULT] sets keys of all sections at once"),
         ("a\0b", "is no configuration"),
     ],
 )
@@ -101,6 +103,7 @@ def test_what_is_no_literal_is_refused_and_never_run(text, tmp_path, monkeypatch
         (r'"C:\\data\\x"', r"C:\data\x"),
         ('r"a\\b"', "a\\b"),
         ('" x "', "x"),
+        ('"./it\'s/"', "./it's/"),
     ],
 )
 def test_strings_are_read_quoted_and_unquoted(text, value):

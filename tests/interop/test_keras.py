@@ -11,8 +11,9 @@ from torch import nn
 
 from flexunet_pl import FlexUNet
 from flexunet_pl.errors import ModelFileError, UserError
-from flexunet_pl.interop.keras import ACTIVATIONS, FORMATS, build_keras_model, load_keras_weights, save_keras_weights
+from flexunet_pl.interop.keras import FORMATS, build_keras_model, load_keras_weights, save_keras_weights
 from flexunet_pl.interop.keras_file import read_keras_file
+from flexunet_pl.interop.meanings import ACTIVATIONS
 from flexunet_pl.models.blocks import make_activation
 
 _FILES = (
@@ -44,9 +45,6 @@ def weights(tmp_path):
     network = _network()
     save_keras_weights(network, tmp_path / "w.h5")
     return tmp_path / "w.h5", network
-
-
-# ---- parity ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", _FILES)
@@ -107,9 +105,6 @@ def test_activations_of_one_name_are_one_function(name):
     np.testing.assert_allclose(found, make_activation(name)(x), atol=1e-5)
 
 
-# ---- round trips -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("changes", [{}, {"num_layers": 1}, {"num_layers": 5, "normalization": False}])
 def test_a_round_trip_is_bit_exact(tmp_path, ending, changes):
@@ -150,9 +145,6 @@ def test_saving_replaces_the_file_only_when_it_is_complete(weights, monkeypatch)
     assert list(path.parent.iterdir()) == [path]
 
 
-# ---- what does not fit -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -187,9 +179,6 @@ def test_other_networks_have_no_keras_form(tmp_path):
     with pytest.raises(UserError, match="unknown format"):
         save_keras_weights(_network(), tmp_path / "w.onnx")
     assert list(tmp_path.iterdir()) == []
-
-
-# ---- damaged and hostile files ---------------------------------------------------------------------------------------
 
 
 def _edit(path, change):

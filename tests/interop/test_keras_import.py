@@ -11,9 +11,10 @@ import torch
 from flexunet_pl import FlexUNet, load_model
 from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.errors import ModelFileError
+from flexunet_pl.interop.experiment import read_config
 from flexunet_pl.interop.keras import build_keras_model, load_keras_weights, save_keras_weights
+from flexunet_pl.interop.keras_arguments import arguments_of_arrays, arguments_of_description, collect_arguments
 from flexunet_pl.interop.keras_file import read_keras_file
-from flexunet_pl.interop.keras_import import arguments_of_arrays, arguments_of_description, collect_arguments
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 _CONFIG = """
@@ -120,6 +121,15 @@ def test_where_file_and_configuration_differ_the_file_is_right_and_it_is_said(tm
     )
 
 
+def test_the_size_is_the_file_s_where_the_configuration_differs(tmp_path):
+    save_keras_weights(FlexUNet(3, 4, **_ARGUMENTS), tmp_path / "m.keras", (32, 32))
+    size, source = collect_arguments(read_keras_file(tmp_path / "m.keras"), read_config(_config(tmp_path)))[
+        "image_size"
+    ]
+    assert size == [32, 32]
+    assert "the configuration says [64, 64]" in source
+
+
 def test_a_network_for_bgr_is_turned_round(original, tmp_path, image, flexunet):
     flexunet("import-keras", tmp_path / "best_model.h5", "--config", _config(tmp_path, order="BGR"))
     model = load_model(tmp_path / "best_model.ckpt")
@@ -162,6 +172,30 @@ def test_the_checkpoint_is_one_like_any_other(original, tmp_path, phantoms, flex
     assert (tmp_path / "runs").is_dir()
 
 
+def test_fine_tuning_keeps_what_is_given_and_says_what_is_not_used(original, tmp_path, phantoms, flexunet, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flexunet("import-keras", "best_model.h5", "--config", _config(tmp_path), "--output", "m.ckpt")
+    flexunet("import-config", "train_eval_infer.config", "--output", "x.yaml")
+    fit = ("fit", "-c", "x.yaml", "--ckpt_path", "m.ckpt", "--data.root", phantoms, "--data.num_workers", 0)
+    quiet = ("--trainer.max_epochs", 1, "--trainer.enable_progress_bar", "false")
+    output = flexunet(*fit, *quiet)
+    assert [line for line in output.splitlines() if "note: model" in line] == []
+    output = flexunet(*fit, *quiet, "--model.image_size", "[512, 512]", "--print_config")
+    assert "image_size:\n  - 512" in output
+    output = flexunet(*fit, *quiet, "--model.image_size", "[128, 128]", "--model.network.init_args.base_filters", 16)
+    assert "note: model.network.init_args.base_filters is 2, from the checkpoint; 16 is not used" in output
+    best = max((tmp_path / "runs").rglob("best.ckpt"))
+    assert read_checkpoint(best)["hyper_parameters"]["image_size"] == [128, 128]
+
+
+def test_a_folder_of_pictures_that_is_gone_is_named_with_its_key(original, tmp_path, phantoms, mistake, flexunet):
+    config = _config(tmp_path)
+    config.write_text(config.read_text() + "[infer]\nimages_dir = './mini_test/images'\n")
+    flexunet("import-config", config, "--output", tmp_path / "x.yaml")
+    line = mistake("fit", "-c", tmp_path / "x.yaml", "--data.root", phantoms, "--data.num_workers", 0)
+    assert "mini_test/images: no such folder; set `epoch_change.images`" in line
+
+
 @pytest.mark.parametrize("form", ["keras", "weights.h5", "h5"])
 def test_export_gives_back_the_same_arrays(original, tmp_path, form, flexunet):
     flexunet("import-keras", tmp_path / "best_model.h5", "--config", _config(tmp_path), "--output", tmp_path / "m.ckpt")
@@ -184,8 +218,8 @@ def test_export_chooses_the_format_by_the_name_and_overwrites_nothing(original, 
         "export", tmp_path / "m.ckpt", "--to", "h5", "--output", tmp_path / "y.weights.h5"
     )
     assert "name a format" in mistake("export", tmp_path / "m.ckpt")
-    assert "expected" in mistake("export", tmp_path / "m.ckpt", "--to", "caffe")
-    assert "no such checkpoint" in mistake("export", tmp_path / "none.ckpt", "--to", "h5")
+    assert "caffe does not fit; expected" in mistake("export", tmp_path / "m.ckpt", "--to", "caffe")
+    assert "no such file" in mistake("export", tmp_path / "none.ckpt", "--to", "h5")
     assert "unknown format" in mistake("export", tmp_path / "m.ckpt", "--output", tmp_path / "x.pt")
 
 
@@ -198,9 +232,6 @@ def test_a_trained_checkpoint_leaves_for_keras(trained, tmp_path, flexunet):
     load_keras_weights(other, tmp_path / "m.keras")
     model, image = load_model(source), torch.rand(1, 3, 32, 32) * 255
     _assert_same(other.eval(), model, image)
-
-
-# ---- files that are not what they seem -------------------------------------------------------------------------------
 
 
 def _file(tmp_path, change):
@@ -238,7 +269,11 @@ def test_arrays_of_another_network_are_refused_by_name(tmp_path, mistake, change
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"activation": "os.system"}, "activation `os.system` is not known"),
+        ({"activation": "os.system"}, "describes an activation that a FlexUNet does not have: 'os.system'"),
+        ({"activation": {"class_name": "ReLU", "config": {}}}, "an activation"),
+        ({"activation": []}, "an activation"),
+        ({"dilation_rate": [2.0, 2.0]}, "a dilation"),
+        ({"dilation_rate": [True, True]}, "a dilation"),
         ({"dilation_rate": [10**9, 10**9]}, "dilation"),
         ({"dilation_rate": "x"}, "dilation"),
     ],
@@ -251,6 +286,41 @@ def test_a_description_of_another_network_is_refused(tmp_path, change, message):
         arguments_of_description(described)
 
 
+@pytest.mark.parametrize(
+    "shape", [[10**9, 10**9], [0, 0], [True, True], [30, 32], ["a", 32], [10**400, 32], [None, 32]]
+)
+def test_a_size_that_cannot_be_is_refused(tmp_path, shape):
+    layers = ({"class_name": "InputLayer", "config": {"batch_shape": [None, *shape, 3]}}, _CONV)
+    file = read_keras_file(_file(tmp_path, lambda file: None))
+    with pytest.raises(ModelFileError, match="describes an image size"):
+        arguments_of_description(type(file)(**{**vars(file), "description": layers}))
+
+
+@pytest.mark.parametrize("rate", [-1, float("nan"), 10**400, "x", True])
+def test_a_dropout_rate_that_cannot_be_is_refused(tmp_path, rate):
+    layers = (_CONV, *({"class_name": "Dropout", "config": {"rate": r}} for r in (0, rate)))
+    file = read_keras_file(_file(tmp_path, lambda file: None))
+    with pytest.raises(ModelFileError, match="describes a dropout rate"):
+        arguments_of_description(type(file)(**{**vars(file), "description": layers}))
+
+
+_CONV = {"class_name": "Conv2D", "config": {"activation": "relu", "dilation_rate": [1, 1]}}
+
+
+def test_the_input_is_never_overwritten(original, tmp_path, mistake):
+    path = tmp_path / "best_model.h5"
+    before = path.read_bytes()
+    assert "is the input itself" in mistake("import-keras", path, "--output", path, "--overwrite")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["import-config", "import-keras", "export"])
+@pytest.mark.parametrize("path", ["", ".", "/", "none"])
+def test_a_path_that_is_no_file_is_one_line(verb, path, mistake):
+    line = mistake(verb, path)
+    assert "is no file" in line or "no such file" in line
+
+
 def test_a_scaling_that_is_not_ours_is_refused(tmp_path):
     import keras
 
@@ -258,7 +328,7 @@ def test_a_scaling_that_is_not_ours_is_refused(tmp_path):
     config = model.get_config()
     config["layers"][1]["config"]["scale"] = 0.5
     keras.Model.from_config(config).save(tmp_path / "m.keras")
-    with pytest.raises(ModelFileError, match=r"scales its input by 0\.5"):
+    with pytest.raises(ModelFileError, match=r"a scaling of the input, other than by 1/255, .*: 0\.5"):
         arguments_of_description(read_keras_file(tmp_path / "m.keras"))
 
 
