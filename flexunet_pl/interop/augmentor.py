@@ -71,14 +71,14 @@ def _switch(settings: Settings, key: str, *, default: bool = False) -> bool:
 
 def _shears(settings: Settings, flips: list[str]) -> list[dict[str, Any]]:
     """Shear along y, by the slope of the horizontal lines; each as it is, and flipped in the ways that are on."""
+    ways = [[], *([flip] for flip in flips), *([flips] if len(flips) > 1 else [])]
     variants = []
     for slope in settings.take("augmentor", "shears", read.NUMBERS, []).value:
         degrees = round(-math.degrees(math.atan(slope)), 4)
         shear = _transform("Affine", shear={"x": [0, 0], "y": [degrees, degrees]})
-        for chosen in ([], *([name] for name in flips), flips if len(flips) > 1 else None):
-            if chosen is not None:
-                steps = [shear, *(_transform(name) for name in chosen)]
-                variants.append(_transform("Sequential", transforms=steps) if chosen else shear)
+        for way in ways:
+            steps = [shear, *map(_transform, way)]
+            variants.append(_transform("Sequential", transforms=steps) if way else shear)
     return variants
 
 

@@ -40,8 +40,8 @@ def _take_map(settings: Settings, count: Taken) -> Taken:
     """Take the map, or what stands in for it where it is missing; None where that is an error."""
     misnamed = settings.left.get(("mask", "color_map"))
     if misnamed is not None and not settings.has("mask", "rgb_map") and not settings.like_the_original:
-        raise settings.ini.error(
-            misnamed.line,
+        raise settings.error(
+            misnamed,
             "[mask] color_map: the original does not read this key and takes a map of four colours of its own; call it "
             "rgb_map, or use --like-the-original",
         )

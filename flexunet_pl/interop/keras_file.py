@@ -21,6 +21,7 @@ from flexunet_pl.errors import ModelFileError, UserError
 TIMEOUT_S = 30  # for a small file
 _BYTES_PER_S = 20 << 20  # and more for a large one, on a slow disk
 
+_MAX_HEADER = 64 << 20  # bytes; the description is at most 16 MiB
 _READER = Path(__file__).with_name("hdf5_child.py")
 
 
@@ -119,7 +120,7 @@ def _receive(path: Path, stream: BinaryIO) -> KerasFile | None:
     Raises:
         ModelFileError: If the file holds other layers than a FlexUNet has.
     """
-    header = stream.readline()
+    header = stream.readline(_MAX_HEADER)
     if not header.endswith(b"\n"):
         return None
     try:
