@@ -52,3 +52,4 @@ demo: $(READY) ## draw phantoms, train, test, predict: about two minutes on two 
 bench: $(READY) ## measure what the project claims to be fast
 	$(BIN)/python benchmarks/decode_mask.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/check.py

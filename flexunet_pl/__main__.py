@@ -6,11 +6,13 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from flexunet_pl import __version__
 from flexunet_pl.console import say
 from flexunet_pl.errors import RunFailedError, RunInterrupted, UserError
+
+T = TypeVar("T")
 
 
 class Verb(NamedTuple):
@@ -18,11 +20,12 @@ class Verb(NamedTuple):
 
     Attributes:
         summary: What it does, in one line.
-        run: Called with its name, its arguments and the packages to trust. What it needs is imported in there.
+        run: Called with its name, its arguments and the packages to trust; returns the exit status, None for 0. What it
+            needs is imported in there.
     """
 
     summary: str
-    run: Callable[[str, list[str], list[str]], None]
+    run: Callable[[str, list[str], list[str]], int | None]
 
 
 def _run_lightning(verb: str, args: list[str], trusted: list[str]) -> None:
@@ -35,6 +38,12 @@ def _run_phantom(verb: str, args: list[str], trusted: list[str]) -> None:
     from flexunet_pl.prepare.phantom import write_phantom
 
     _run_function(write_phantom, verb, args)
+
+
+def _run_check(verb: str, args: list[str], trusted: list[str]) -> int:
+    from flexunet_pl.check.command import check_data
+
+    return int(_run_function(check_data, verb, args) or 0)
 
 
 def _run_demo(verb: str, args: list[str], trusted: list[str]) -> None:
@@ -61,7 +70,7 @@ def _run_export(verb: str, args: list[str], trusted: list[str]) -> None:
     _run_function(export_model, verb, args)
 
 
-def _run_function(function: Callable[..., None], verb: str, args: list[str]) -> None:
+def _run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
     """Call a function with what the command line gives: positional what it requires, options for the rest.
 
     Raises:
@@ -83,7 +92,7 @@ def _run_function(function: Callable[..., None], verb: str, args: list[str]) -> 
     except argparse.ArgumentError as error:
         known = [key.replace("_", "-") for key in vars(parser.get_defaults())]
         raise UserError(f"{verb}: {explain_mistake(error.message, known)}") from error
-    function(**given.as_dict())
+    return function(**given.as_dict())
 
 
 def _option(arg: str, following: str, switches: set[str]) -> str:
@@ -101,6 +110,7 @@ VERBS = {
     "validate": Verb("score a checkpoint on the valid folder", _run_lightning),
     "test": Verb("score a checkpoint on the test folder", _run_lightning),
     "predict": Verb("write masks for a folder of images", _run_lightning),
+    "check": Verb("check a data set before anything is trained on it", _run_check),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", _run_phantom),
     "import-config": Verb("convert a train_eval_infer.config of the original", _run_import_config),
     "import-keras": Verb("turn a Keras file of the original into a checkpoint", _run_import_keras),
@@ -116,13 +126,14 @@ def main(args: Sequence[str] | None = None) -> int:
         args: What follows the program's name; taken from the process where none is given.
 
     Returns:
-        Exit status: 0 done; 2 the user can mend it; 3 the run failed; 128 and the signal's number after a signal.
+        Exit status: 0 done; 1 there are findings; 2 the user can mend it; 3 the run failed; 128 and the signal's number
+        after a signal.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        _dispatch(words)
+        return _dispatch(words)
     except SystemExit as leaving:  # --help and --print_config; and Lightning, after an interrupt outside of training
         if isinstance(leaving.__context__, KeyboardInterrupt):
             say("flexunet: interrupted")
@@ -134,23 +145,22 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         say(f"flexunet: {_one_line(error)}")
         return status
-    return 0
 
 
-def _dispatch(words: list[str]) -> None:
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_help())
-        return
+        return 0
     if words[0] == "--version":
         sys.stdout.write(f"flexunet {__version__}\n")
-        return
+        return 0
     name, *rest = words
     if name not in VERBS:
         close = difflib.get_close_matches(name, VERBS, n=1)
         hint = f"did you mean `{close[0]}`?" if close else "`flexunet --help` lists the verbs"
         raise UserError(f"there is no verb `{name}`; {hint}")
     trusted = _take_option(rest, "--trust")
-    VERBS[name].run(name, rest, trusted)
+    return VERBS[name].run(name, rest, trusted) or 0
 
 
 def _help() -> str:

@@ -122,6 +122,22 @@ def read_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def read_mode(path: Path) -> str:
+    """Read the mode of an image from its header alone.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Pillow's name for it, such as RGB, L, P or I;16.
+
+    Raises:
+        DataError: If the header cannot be read or the policy refuses it.
+    """
+    with _opened(path, decode=False) as image:
+        return str(image.mode)
+
+
 @contextmanager
 def _opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
     """Open an image under the policy.

@@ -30,20 +30,59 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[
     Raises:
         DataError: If the folder is missing or holds no such file, or two files share a stem.
     """
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {what}; expected one that holds images")
-    files = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
-    )
+    files = [path for path in _candidates(folder, suffixes) if path.is_file()]
     if not files:
         raise DataError(f"{folder}: no image in this folder; expected files ending in {', '.join(sorted(suffixes))}")
     by_stem: dict[str, Path] = {}
     for file in files:
         twin = by_stem.setdefault(file.stem, file)
         if twin is not file:
-            raise DataError(f"{file}: has the same stem as {twin.name}, so its mask is ambiguous; rename one")
+            raise DataError(_ambiguous(file, twin))
     return files
+
+
+class Survey(NamedTuple):
+    """What pairs, and all that does not.
+
+    Attributes:
+        pairs: Sorted by name.
+        problems: One line each, beginning with a path.
+    """
+
+    pairs: list[Pair]
+    problems: list[str]
+
+
+def survey_pairs(folder: Path) -> Survey:
+    """Pair the files of ``images/`` and ``masks/`` by stem, and list all that stands in the way.
+
+    Args:
+        folder: The folder that holds both.
+
+    Returns:
+        The pairs and the problems.
+    """
+    problems: list[str] = []
+    found = []
+    for kind, suffixes in (("images", IMAGE_SUFFIXES), ("masks", MASK_SUFFIXES)):
+        try:
+            candidates = _candidates(folder / kind, suffixes)
+        except DataError as error:
+            return Survey([], [str(error)])
+        by_stem: dict[str, Path] = {}
+        for path in candidates:
+            if not path.is_file():
+                problems.append(f"{path}: leads nowhere; mend the link or remove it")
+            elif by_stem.setdefault(path.stem, path) is not path:
+                problems.append(_ambiguous(path, by_stem[path.stem]))
+        found.append(by_stem)
+    images, masks = found
+    for one, other, missing in ((images, masks, "mask"), (masks, images, "image")):
+        where = folder / f"{missing}s"
+        problems += [_lonely(one[stem], missing, where) for stem in sorted(one.keys() - other.keys())]
+    if not images and not problems:
+        problems.append(f"{folder / 'images'}: no image in this folder")
+    return Survey([Pair(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())], problems)
 
 
 def list_pairs(folder: Path) -> list[Pair]:
@@ -64,10 +103,26 @@ def list_pairs(folder: Path) -> list[Pair]:
     for one, other, missing in ((images, masks, "mask"), (masks, images, "image")):
         lonely = sorted(one.keys() - other.keys())
         if lonely:
-            where = folder / f"{missing}s"
             rest = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-            raise DataError(f"{one[lonely[0]]}{rest}: no {missing} of that stem in {where}; add it or remove this file")
+            raise DataError(_lonely(one[lonely[0]], missing, folder / f"{missing}s", rest))
     return [Pair(images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def _candidates(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}; expected one that holds images")
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and not p.is_dir()
+    )
+
+
+def _ambiguous(path: Path, twin: Path) -> str:
+    return f"{path}: has the same stem as {twin.name}, so its mask is ambiguous; rename one"
+
+
+def _lonely(path: Path, missing: str, where: Path, rest: str = "") -> str:
+    return f"{path}{rest}: no {missing} of that stem in {where}; add it or remove this file"
 
 
 def check_pair(pair: Pair) -> None:

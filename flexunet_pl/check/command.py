@@ -1,0 +1,194 @@
+"""The verb `check`."""
+
+import json as json_module
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from flexunet_pl.check.findings import Finding, find_faults
+from flexunet_pl.check.names import parse_group_regex
+from flexunet_pl.check.pictures import draw_samples, draw_statistics
+from flexunet_pl.check.scan import Scan, scan_pairs
+from flexunet_pl.check.summary import summarise
+from flexunet_pl.console import harmless, say
+from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.image_io import read_image
+from flexunet_pl.pairing import Pair, survey_pairs
+from flexunet_pl.rgb_map import RgbMap
+
+SPLITS = ("train", "valid", "test")
+_SAMPLED = 50  # masks from which a map is proposed
+_SHOWN = 20  # findings of a kind on the console; --json has all
+
+
+def check_data(
+    root: Path,
+    rgb_map: dict[str, list[int]] | str | None = None,
+    experiment: Path | None = None,
+    group_regex: str | None = None,
+    image_window: tuple[float, float] | None = None,
+    image_size: tuple[int, int] = (512, 512),
+    out: Path | None = None,
+    json: bool = False,
+    workers: int | None = None,
+) -> int:
+    """Check a data set: files, pairs, colours, classes, copies and patients across splits, masks in the wrong place.
+
+    Exit status: 0 for a data set without findings, 1 for one with some, 2 where it cannot be checked.
+
+    Args:
+        root: Folder that holds train, valid and test, or images and masks themselves.
+        rgb_map: Ordered mapping of class names to colours, the background first; by default that of the experiment,
+            or else one that is proposed from the colours of the masks.
+        experiment: Configuration of flexunet fit, to take rgb_map, image_size and image_window from.
+        group_regex: Regular expression that finds the patient in a file's name, such as ^([0-9]+)_.
+        image_window: Lowest and highest value of 16-bit and float images.
+        image_size: Height and width of training, for the memory of the cache.
+        out: Folder for statistics.png, samples.png and check.json.
+        json: Whether to print the result as JSON on standard output, and nothing else there.
+        workers: Processes; by default as many as there are cores.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        DataError: If there is no pair at all.
+    """
+    groups = parse_group_regex(group_regex)
+    model = _model_of(experiment)
+    rgb_map = rgb_map if rgb_map is not None else model.get("rgb_map")
+    window = image_window if image_window is not None else model.get("image_window")
+    size = tuple(model.get("image_size", image_size))
+    pairs, problems = _survey(root)
+    if not pairs:
+        raise DataError(problems[0].message if problems else f"{root}: holds no images")
+    known = RgbMap.parse(rgb_map) if rgb_map is not None else propose_map([pair.mask for _, pair in pairs])
+    processes = (os.cpu_count() or 1) if workers is None else workers
+    scanned = scan_pairs(pairs, known, window, processes if len(pairs) > 64 else 0)
+    console = Console(stderr=True)
+    scans = list(track(scanned, "checking", total=len(pairs), console=console, disable=not console.is_terminal))
+    findings = [*problems, *find_faults(scans, known, groups)]
+    summary = summarise(scans, findings, known, (size[0], size[1]), groups)
+    if rgb_map is None:
+        say(f"note: no rgb_map was given; proposed from the masks: {known.to_dict()}")
+    if out is not None:
+        _write(out, summary, scans, known, window)
+    if json:
+        sys.stdout.write(_to_json(summary))
+    else:
+        _print(summary, findings)
+    return 1 if findings else 0
+
+
+def propose_map(masks: list[Path]) -> RgbMap:
+    """Propose a map from the colours of some masks: those with enough pixels that are not blends of others.
+
+    Args:
+        masks: The masks; some, evenly chosen, are read.
+
+    Returns:
+        The map, black first, with names made up.
+
+    Raises:
+        DataError: If no mask shows two colours.
+    """
+    counts: dict[tuple[int, ...], float] = {}
+    for i in np.unique(np.linspace(0, len(masks) - 1, _SAMPLED).astype(int)):
+        try:
+            pixels = read_image(masks[i]).reshape(-1, 3)
+        except DataError:
+            continue  # which the scan will name
+        colors, numbers = np.unique(pixels, axis=0, return_counts=True)
+        for color, number in zip(colors.tolist(), numbers, strict=True):
+            if number >= max(10, 2e-4 * len(pixels)):
+                counts[tuple(color)] = counts.get(tuple(color), 0) + number / len(pixels)
+    chosen: list[tuple[int, int, int]] = []
+    for color in sorted(counts, key=lambda c: (-counts[c], c)):
+        if all(np.linalg.norm(np.subtract(color, other)) > 60 for other in chosen):
+            chosen.append((color[0], color[1], color[2]))
+    if len(chosen) < 2:
+        raise DataError(f"{masks[0].parent}: the masks show one colour alone; name the classes with --rgb-map")
+    chosen.sort(key=lambda c: (sum(c) > 0, -counts[c]))
+    names = ("background", *(f"class_{i}" for i in range(1, len(chosen))))
+    return RgbMap(names, tuple(chosen))
+
+
+def _survey(root: Path) -> tuple[list[tuple[str, Pair]], list[Finding]]:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; name the one that holds train, valid and test")
+    folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    pairs: list[tuple[str, Pair]] = []
+    findings: list[Finding] = []
+    for split, folder in (folders or {"all": root}).items():
+        survey = survey_pairs(folder)
+        pairs += [(split, pair) for pair in survey.pairs]
+        findings += [Finding("pairing", problem) for problem in survey.problems]
+    return pairs, findings
+
+
+def _model_of(experiment: Path | None) -> dict[str, Any]:
+    if experiment is None:
+        return {}
+    try:
+        content = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{experiment}: cannot be read as YAML") from error
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or "rgb_map" not in model:
+        raise UserError(f"{experiment}: has no model.rgb_map")
+    return model
+
+
+def _write(out: Path, summary: dict[str, Any], scans: list[Scan], rgb_map: RgbMap, window: Any) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; name a folder for the pictures")
+    out.mkdir(parents=True, exist_ok=True)
+    draw_statistics(summary, rgb_map, out / "statistics.png")
+    draw_samples(scans, rgb_map, window, out / "samples.png")
+    (out / "check.json").write_text(_to_json(summary), encoding="utf-8")
+    say(f"pictures and check.json written to {out}")
+
+
+def _to_json(summary: dict[str, Any]) -> str:
+    return json_module.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+
+
+def _print(summary: dict[str, Any], findings: list[Finding]) -> None:
+    console = Console()
+    table = Table(title="data set")
+    table.add_column("")
+    for split in summary["splits"]:
+        table.add_column(split, justify="right")
+    for key in ("pairs", "unusable", "empty_masks", "augmented_copies"):
+        table.add_row(key.replace("_", " "), *(str(split[key]) for split in summary["splits"].values()))
+    if any(split["groups"] for split in summary["splits"].values()):
+        table.add_row("groups", *(str(len(split["groups"])) for split in summary["splits"].values()))
+    for label, key in (("sizes", "sizes"), ("image modes", "image_modes"), ("mask modes", "mask_modes")):
+        cells = (", ".join(f"{n} {v}" for v, n in list(s[key].items())[:4]) for s in summary["splits"].values())
+        table.add_row(label, *cells)
+    table.add_row("pixels off the map", *(f"{s['off_map_share']:.2%}" for s in summary["splits"].values()))
+    for name in list(summary["rgb_map"])[1:]:
+        cells = (
+            f"{s['images'][name]} images, {s['pixels'][name] / max(1, sum(s['pixels'].values())):.3%}"
+            for s in summary["splits"].values()
+        )
+        table.add_row(harmless(name), *cells)
+    console.print(table)
+    console.print(f"memory of a cache of all images: {summary['cache_bytes'] / 2**20:.0f} MiB")
+    kinds: dict[str, list[str]] = {}
+    for finding in findings:
+        kinds.setdefault(finding.kind, []).append(finding.message)
+    for kind, messages in kinds.items():
+        console.print(f"[bold]{kind}[/bold]: {len(messages)}")
+        for message in messages[:_SHOWN]:
+            console.print(f"  {harmless(message)}", markup=False, highlight=False, soft_wrap=True)
+        if len(messages) > _SHOWN:
+            console.print(f"  ... and {len(messages) - _SHOWN} more, all in --json")
+    console.print("no findings" if not findings else f"{len(findings)} findings")

@@ -1,0 +1,262 @@
+"""What is wrong with a data set, judged from the scans of its pairs."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from flexunet_pl.check.names import copy_source, group_of
+from flexunet_pl.check.scan import FLIPS, Scan
+from flexunet_pl.rgb_map import RgbMap
+
+FAR_PIXELS = 10  # of one colour far from every class, from which on a mask is named
+BETTER = 1.25  # how many times as well a mask must fit elsewhere to be called misplaced
+BLEND_DISTANCE = 24  # from the line between two classes' colours, in colour space
+NEAR_BITS = 6  # of 64, up to which two pictures' hashes count as near
+SAME_LEVELS = 3.0  # mean difference of two thumbnails, in grey values, below which they are one picture
+
+_CHUNK = 1000  # scans compared at a time
+
+
+class Finding(NamedTuple):
+    """Something wrong.
+
+    Attributes:
+        kind: What kind of fault it is.
+        message: The files, what is wrong, and the remedy.
+    """
+
+    kind: str
+    message: str
+
+
+def find_faults(scans: Sequence[Scan], rgb_map: RgbMap, group_regex: re.Pattern[str] | None) -> list[Finding]:
+    """Judge a data set.
+
+    Args:
+        scans: One per pair, of all splits.
+        rgb_map: Classes and colours.
+        group_regex: Finds the patient in a stem.
+
+    Returns:
+        The findings, by kind.
+    """
+    finders = (
+        unusable(scans),
+        far_colors(scans, rgb_map),
+        absent_classes(scans, rgb_map),
+        copies_across_splits(scans),
+        copies_outside_of_train(scans),
+        duplicates_across_splits(scans),
+        groups_across_splits(scans, group_regex),
+        misplaced_masks(scans),
+        swapped_channels(scans, rgb_map),
+    )
+    return [finding for finder in finders for finding in finder]
+
+
+def unusable(scans: Sequence[Scan]) -> Iterator[Finding]:
+    """Name the files that cannot be read, or that the policy refuses."""
+    for scan in scans:
+        yield from (Finding("unusable file", error) for error in scan.errors)
+
+
+def far_colors(scans: Sequence[Scan], rgb_map: RgbMap) -> Iterator[Finding]:
+    """Name the masks with pixels of one colour that is far from every class, where the policy still takes them."""
+    for scan in scans:
+        far = [(c, count) for c, count in scan.far_colors if count >= FAR_PIXELS and not is_blend(c, rgb_map)]
+        if far and not scan.errors:
+            color, count = far[0]
+            known = ", ".join(map(str, rgb_map.colors))
+            yield Finding(
+                "colour off the map",
+                f"{scan.pair.mask}: {count} pixels of colour {color}, far from every class ({known}); mend the mask or "
+                "add the colour to rgb_map",
+            )
+
+
+def is_blend(color: Sequence[int], rgb_map: RgbMap) -> bool:
+    """Tell whether a colour lies between those of two classes, as the borders of smoothed masks do."""
+    for one, two in combinations(rgb_map.palette.astype(np.float64), 2):
+        along = two - one
+        share = np.clip((color - one) @ along / (along @ along), 0, 1)
+        if np.linalg.norm(color - one - share * along) <= BLEND_DISTANCE:
+            return True
+    return False
+
+
+def absent_classes(scans: Sequence[Scan], rgb_map: RgbMap) -> Iterator[Finding]:
+    """Name the classes that no mask of a split shows."""
+    shown: dict[str, Counter[int]] = defaultdict(Counter)
+    for scan in scans:
+        shown[scan.split].update(k for k, count in enumerate(scan.class_pixels) if count)
+    for split, counts in shown.items():
+        for k, name in enumerate(rgb_map.names[1:], start=1):
+            if counts and not counts[k]:
+                yield Finding("class absent", f"{split}: no mask shows `{name}`; split again, by patient and class")
+
+
+def copies_across_splits(scans: Sequence[Scan]) -> Iterator[Finding]:
+    """Name the augmented copies that lie in another split than their source or another copy of it."""
+    by_source: dict[str, list[Scan]] = defaultdict(list)
+    for scan in scans:
+        by_source[copy_source(scan.pair.image.stem) or scan.pair.image.stem].append(scan)
+    for source, group in sorted(by_source.items()):
+        splits = sorted({scan.split for scan in group})
+        copies = [scan for scan in group if copy_source(scan.pair.image.stem)]
+        if len(splits) > 1 and copies:
+            names = ", ".join(f"{scan.split}/{scan.pair.image.name}" for scan in group)
+            yield Finding(
+                "augmented copy across splits",
+                f"{source}: its copies lie in {' and '.join(splits)} ({names}); augment after splitting, train alone",
+            )
+
+
+def copies_outside_of_train(scans: Sequence[Scan]) -> Iterator[Finding]:
+    """Name the splits but train that hold augmented copies: a score on them is no score on pictures."""
+    for split in dict.fromkeys(scan.split for scan in scans):
+        names = [scan.pair.image.name for scan in scans if scan.split == split and copy_source(scan.pair.image.stem)]
+        if names and split != "train":
+            rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            yield Finding(
+                "augmented copy",
+                f"{split}: {len(names)} pictures are augmented copies by their names ({', '.join(names[:5])}{rest}); "
+                "keep them in train alone",
+            )
+
+
+def duplicates_across_splits(scans: Sequence[Scan]) -> Iterator[Finding]:
+    """Name pictures that are in two splits: of equal pixels, or the same picture encoded anew."""
+    seen: set[tuple[int, int]] = set()
+    by_hash: dict[str, list[int]] = defaultdict(list)
+    for i, scan in enumerate(scans):
+        if scan.pixels_hash:
+            by_hash[scan.pixels_hash].append(i)
+    for group in by_hash.values():
+        for i, j in combinations(group, 2):
+            if scans[i].split != scans[j].split:
+                seen.add((i, j))
+                yield _duplicate(scans[i], scans[j], "the same pixels")
+    for i, j, difference in near_pairs(scans):
+        if (i, j) not in seen and difference < SAME_LEVELS:
+            yield _duplicate(scans[i], scans[j], f"nearly the same picture, {difference:.1f} grey values apart")
+
+
+def _duplicate(one: Scan, two: Scan, how: str) -> Finding:
+    return Finding(
+        "duplicate across splits",
+        f"{one.pair.image} and {two.pair.image}: {how}, in {one.split} and {two.split}; keep one of them",
+    )
+
+
+def near_pairs(scans: Sequence[Scan]) -> Iterator[tuple[int, int, float]]:
+    """Find pictures of different splits that look alike; neighbouring slices of one patient do too.
+
+    Args:
+        scans: One per pair.
+
+    Yields:
+        Positions of the two, the first below the second, and the mean difference of their thumbnails in grey values.
+    """
+    hashes = np.array([scan.perceptual_hash or 0 for scan in scans], dtype=np.uint64)
+    usable = np.array([scan.perceptual_hash is not None for scan in scans], dtype=bool)
+    splits = np.array([scan.split for scan in scans])
+    for i in range(len(scans) - 1):
+        if not usable[i]:
+            continue
+        bits = np.bitwise_count(hashes[i + 1 :] ^ hashes[i])
+        for offset in np.flatnonzero((bits <= NEAR_BITS) & usable[i + 1 :] & (splits[i + 1 :] != splits[i])):
+            one, two = scans[i].thumbnail, scans[i + 1 + int(offset)].thumbnail
+            if one is not None and two is not None:
+                yield i, i + 1 + int(offset), float(np.abs(one.astype(np.int16) - two).mean())
+
+
+def groups_across_splits(scans: Sequence[Scan], group_regex: re.Pattern[str] | None) -> Iterator[Finding]:
+    """Name the patients whose pictures lie in more than one split."""
+    splits: dict[str, Counter[str]] = defaultdict(Counter)
+    for scan in scans:
+        group = group_of(scan.pair.image, group_regex)
+        if group is not None:
+            splits[group][scan.split] += 1
+    for group, counts in sorted(splits.items()):
+        if len(counts) > 1:
+            where = ", ".join(f"{count} in {split}" for split, count in counts.items())
+            yield Finding("group across splits", f"group `{group}`: {where}; a score on its other slices says nothing")
+
+
+def misplaced_masks(scans: Sequence[Scan]) -> Iterator[Finding]:
+    """Name masks whose borders lie better on the edges of their image mirrored, or exchanged with another mask.
+
+    That is judged only where most masks of the data set lie on edges, and better than their mirror images.
+    """
+    measured = [scan for scan in scans if scan.fit is not None]
+    fits = np.array([scan.fit for scan in measured])
+    mirrored = np.array([scan.flipped_fit for scan in measured]).reshape(-1, len(FLIPS))
+    if len(measured) < 8 or (fits > 1.2 * mirrored.max(axis=1)).mean() < 0.7:
+        return
+    usual = float(np.median(fits))
+    for scan, fit, flipped in zip(measured, fits, mirrored, strict=True):
+        best = int(flipped.argmax())
+        if flipped[best] > BETTER * fit and flipped[best] > 0.7 * usual:
+            yield Finding(
+                "misplaced mask",
+                f"{scan.pair.mask}: fits its image better mirrored {FLIPS[best]} (edges under its borders are "
+                f"{fit:.1f} times as strong as elsewhere, then {flipped[best]:.1f}); mirror the mask",
+            )
+    for i, j in exchanged_pairs(measured):
+        one, two = measured[i].pair, measured[j].pair
+        yield Finding(
+            "misplaced mask",
+            f"{one.mask} and {two.mask}: each fits the image of the other better; exchange the two",
+        )
+
+
+def exchanged_pairs(scans: Sequence[Scan]) -> Iterator[tuple[int, int]]:
+    """Find masks that fit the images of each other better than their own, by the edges under their borders.
+
+    Args:
+        scans: Those with edges and borders.
+
+    Yields:
+        Positions of the two, the first below the second.
+    """
+    edges = np.stack([scan.edges for scan in scans if scan.edges is not None]).reshape(len(scans), -1)
+    packed = np.stack([scan.borders for scan in scans if scan.borders is not None])
+    lengths = np.array([np.bitwise_count(row).sum() for row in packed], dtype=np.float32)
+    own = np.array([scan.fit for scan in scans], dtype=np.float32)
+    better: set[tuple[int, int]] = set()
+    for start in range(0, len(scans), _CHUNK):
+        borders = np.unpackbits(packed[start : start + _CHUNK], axis=1).astype(np.float32)
+        for first in range(0, len(scans), _CHUNK):
+            image_edges = edges[first : first + _CHUNK].astype(np.float32) / 32
+            fits = image_edges @ borders.T / lengths[start : start + _CHUNK]
+            images, masks = np.nonzero(fits > BETTER * own[first : first + _CHUNK, None])
+            better |= set(zip((images + first).tolist(), (masks + start).tolist(), strict=True))
+    yield from sorted((i, j) for i, j in better if i < j and (j, i) in better)
+
+
+def swapped_channels(scans: Sequence[Scan], rgb_map: RgbMap) -> Iterator[Finding]:
+    """Name masks that were saved with red and blue exchanged, where the exchanged colours are on the map too."""
+    swapped = [rgb_map.colors.index(c[::-1]) if c[::-1] in rgb_map.colors else -1 for c in rgb_map.colors]
+    if -1 in swapped or swapped == list(range(len(swapped))):
+        return
+    measured = [scan for scan in scans if scan.class_pixels]
+    if len(measured) < 8:
+        return
+    pixels = np.array([scan.class_pixels for scan in measured], dtype=np.float64)
+    shares = np.log10(pixels / pixels.sum(axis=1, keepdims=True) + 1e-4)
+    grey = np.where(pixels > 0, np.array([scan.class_grey for scan in measured]), np.nan) / 64
+    features = np.stack([shares, grey], axis=-1)
+    usual = np.nanmedian(features, axis=0)
+    straight = np.nanmean(np.abs(features - usual), axis=(1, 2))
+    exchanged = np.nanmean(np.abs(features[:, swapped] - usual), axis=(1, 2))
+    for scan, one, two in zip(measured, straight, exchanged, strict=True):
+        if two < 0.5 * one:
+            yield Finding(
+                "channels exchanged",
+                f"{scan.pair.mask}: its classes fit those of the other masks better with red and blue exchanged; it "
+                "was probably saved as BGR, save it as RGB",
+            )

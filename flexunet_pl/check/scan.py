@@ -1,0 +1,194 @@
+"""What one image and its mask hold, as numbers small enough to keep for each of many thousands."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexunet_pl.errors import DataError
+from flexunet_pl.image_io import Window, read_image, read_mask, read_mode, resize_image, resize_mask
+from flexunet_pl.pairing import Pair
+from flexunet_pl.rgb_map import RgbMap
+
+FLIPS = ("left-right", "top-bottom")
+GRID = 64  # cells along each side, in which edges and borders are compared
+_FEWEST = 32  # cells with a border, below which chance decides
+_SIDE = 256  # px, side at which they are found
+_THUMBNAIL = 32  # px
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a pair holds; what could not be read is None or empty.
+
+    Attributes:
+        split: train, valid or test.
+        pair: The files.
+        errors: Why the image or the mask cannot be used.
+        size: Height and width of the image.
+        image_mode: Pillow's name of the image's mode.
+        mask_mode: That of the mask.
+        pixels_hash: SHA-256 of the decoded pixels: equal for files that differ in their encoding only.
+        perceptual_hash: 64 bits, near for pictures that look alike.
+        thumbnail: Grey, shape ``(32, 32)``, uint8.
+        class_pixels: Pixels of each class.
+        class_grey: Mean grey value of the image under each class, 0..255, 0 where the class is absent.
+        off_map: Pixels of the mask whose colour is no colour of the map.
+        far_colors: Colours far from every class with their pixels, the most frequent first.
+        fit: How much stronger the image's edges are under the mask's borders than elsewhere; 1 is chance.
+        flipped_fit: The same for the mask mirrored left-right and top-bottom.
+        edges: Strength of the image's edges on a grid, in 32nds of their mean, shape ``(64, 64)``, uint8.
+        borders: Where on the grid the mask has borders, packed bits, shape ``(512,)``, uint8.
+    """
+
+    split: str
+    pair: Pair
+    errors: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    image_mode: str = ""
+    mask_mode: str = ""
+    pixels_hash: str = ""
+    perceptual_hash: int | None = None
+    thumbnail: NDArray[np.uint8] | None = field(default=None, repr=False)
+    class_pixels: tuple[int, ...] = ()
+    class_grey: tuple[float, ...] = ()
+    off_map: int = 0
+    far_colors: tuple[tuple[tuple[int, ...], int], ...] = ()
+    fit: float | None = None
+    flipped_fit: tuple[float, ...] = ()
+    edges: NDArray[np.uint8] | None = field(default=None, repr=False)
+    borders: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+
+def scan_pairs(
+    pairs: Iterable[tuple[str, Pair]], rgb_map: RgbMap, window: Window | None, workers: int
+) -> Iterator[Scan]:
+    """Scan pairs, in their order.
+
+    Args:
+        pairs: Split and files.
+        rgb_map: Classes and colours.
+        window: Lowest and highest value of 16-bit and float images.
+        workers: Processes; 0 scans in this one.
+
+    Yields:
+        One scan per pair.
+    """
+    scan = partial(scan_pair, rgb_map=rgb_map, window=window)
+    if not workers:
+        yield from map(scan, pairs)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(scan, pairs, chunksize=8)
+
+
+def scan_pair(place: tuple[str, Pair], rgb_map: RgbMap, window: Window | None = None) -> Scan:
+    """Read an image and its mask and measure them.
+
+    Args:
+        place: Split and files.
+        rgb_map: Classes and colours.
+        window: Lowest and highest value of 16-bit and float images.
+
+    Returns:
+        What was found; errors are in it.
+    """
+    split, pair = place
+    errors: list[str] = []
+    found: dict[str, Any] = {}
+    image = index = None
+    try:
+        found["image_mode"] = read_mode(pair.image)
+        image = read_image(pair.image, window=window)
+        found |= _of_image(image)
+    except DataError as error:
+        errors.append(str(error))
+    try:
+        colors = _of_colors(pair.mask, rgb_map)
+        found |= colors
+        index = read_mask(pair.mask, rgb_map)
+    except DataError as error:
+        errors.append(str(error))
+    if image is not None and index is not None and image.shape[:2] != index.shape:
+        errors.append(
+            f"{pair.mask}: mask is {index.shape[0]}x{index.shape[1]} px (height x width) but its image is "
+            f"{image.shape[0]}x{image.shape[1]}; export both at the same size"
+        )
+    elif image is not None and index is not None:
+        found |= _of_classes(image, index, len(rgb_map))
+    return Scan(split, pair, tuple(errors), **found)
+
+
+def _of_image(image: NDArray[np.uint8]) -> dict[str, Any]:
+    import imagehash
+
+    grey = Image.fromarray(image).convert("L")
+    bits = imagehash.phash(grey).hash.flatten()
+    return {
+        "size": image.shape[:2],
+        "pixels_hash": hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest(),
+        "perceptual_hash": int.from_bytes(np.packbits(bits).tobytes(), "big"),
+        "thumbnail": np.asarray(grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)),
+    }
+
+
+def _of_colors(mask: Path, rgb_map: RgbMap) -> dict[str, Any]:
+    if mask.suffix.lower() == ".npz":
+        return {"mask_mode": "npz"}
+    decoded = rgb_map.decode(read_image(mask))
+    colors, counts = np.unique(decoded.far_colors, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:8]
+    far = tuple((tuple(int(c) for c in colors[i]), int(counts[i])) for i in order)
+    return {"mask_mode": read_mode(mask), "off_map": decoded.off_map, "far_colors": far}
+
+
+def _of_classes(image: NDArray[np.uint8], index: NDArray[np.uint8], classes: int) -> dict[str, Any]:
+    counts = np.bincount(index.ravel(), minlength=classes)
+    grey = image.mean(axis=2, dtype=np.float32)
+    sums = np.bincount(index.ravel(), weights=grey.ravel(), minlength=classes)
+    return {
+        "class_pixels": tuple(int(c) for c in counts),
+        "class_grey": tuple(float(s / max(c, 1)) for s, c in zip(sums, counts, strict=True)),
+        **measure_borders(image, index),
+    }
+
+
+def measure_borders(image: NDArray[np.uint8], index: NDArray[np.uint8]) -> dict[str, Any]:
+    """Measure how well a mask's borders lie on the image's edges, as it is and mirrored.
+
+    Args:
+        image: Shape ``(H, W, C)``, uint8.
+        index: Class indices, shape ``(H, W)``, uint8.
+
+    Returns:
+        ``fit``, ``flipped_fit``, ``edges`` and ``borders`` of a `Scan`; nothing where the mask has too short a border
+        to judge, or the image no edge.
+    """
+    grey = resize_image(image, (_SIDE, _SIDE)).mean(axis=2, dtype=np.float32)
+    small = resize_mask(index, (_SIDE, _SIDE))
+    strength = np.hypot(*np.gradient(grey))
+    border = np.zeros((_SIDE, _SIDE), dtype=bool)
+    border[:-1] |= small[1:] != small[:-1]
+    border[:, :-1] |= small[:, 1:] != small[:, :-1]
+    # the strongest of each cell of a grid: a border that is off by a pixel is on the edge all the same
+    cells = (GRID, _SIDE // GRID, GRID, _SIDE // GRID)
+    edges = strength.reshape(cells).max(axis=(1, 3))
+    on_border: NDArray[np.bool_] = np.asarray(border.reshape(cells).any(axis=(1, 3)))
+    mean = float(edges.mean())
+    if np.count_nonzero(on_border) < _FEWEST or not mean:
+        return {}
+    edges = np.minimum(edges / mean, 7.9)
+    fit, *flipped = (float(edges[b].mean()) for b in (on_border, on_border[:, ::-1], on_border[::-1]))
+    return {
+        "fit": fit,
+        "flipped_fit": tuple(flipped),
+        "edges": np.rint(edges * 32).astype(np.uint8),
+        "borders": np.packbits(on_border),
+    }
