@@ -46,6 +46,12 @@ def _run_check(verb: str, args: list[str], trusted: list[str]) -> int:
     return int(_run_function(check_data, verb, args) or 0)
 
 
+def _run_split(verb: str, args: list[str], trusted: list[str]) -> None:
+    from flexunet_pl.prepare.split import split_data
+
+    _run_function(split_data, verb, args)
+
+
 def _run_demo(verb: str, args: list[str], trusted: list[str]) -> None:
     from flexunet_pl.demo import run_demo
 
@@ -111,6 +117,7 @@ VERBS = {
     "test": Verb("score a checkpoint on the test folder", _run_lightning),
     "predict": Verb("write masks for a folder of images", _run_lightning),
     "check": Verb("check a data set before anything is trained on it", _run_check),
+    "split": Verb("split a folder into train, valid and test, or into folds, by patient", _run_split),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", _run_phantom),
     "import-config": Verb("convert a train_eval_infer.config of the original", _run_import_config),
     "import-keras": Verb("turn a Keras file of the original into a checkpoint", _run_import_keras),

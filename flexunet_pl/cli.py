@@ -24,6 +24,7 @@ from flexunet_pl.callbacks import (
     RandomState,
     StopFile,
 )
+from flexunet_pl.check.quick import quick_check
 from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
 from flexunet_pl.console import say
 from flexunet_pl.data.datamodule import SegmentationDataModule
@@ -46,6 +47,7 @@ from flexunet_pl.task import SegmentationTask
 SEED = 137  # the reference's
 
 _RUN_NAME = "flexunet"
+_MOST_FINDINGS = 5  # of the data, shown before a training
 _TRAINER_DEFAULTS = {
     "max_epochs": 100,
     "gradient_clip_val": 0.4,
@@ -247,6 +249,8 @@ class FlexUNetCLI(LightningCLI):
         """Give the task its configuration, for the checkpoint, and look for mistakes before any folder is made."""
         self.datamodule.setup(self.subcommand)
         if self.subcommand == "fit":
+            for finding in quick_check(self.datamodule.pairs)[:_MOST_FINDINGS]:
+                say(f"warning: {finding.message} (`flexunet check` finds more)")
             check_monitors(self.trainer, self.model, {key: self.config.fit[key].monitor for key in _MONITORS})
             check_checkpoint_folder(self.trainer, self.config.fit.checkpoint.dirpath, self.config.fit.ckpt_path)
         self._dump_config()

@@ -44,6 +44,8 @@ def my_data(workspace, phantoms):
             lesion = read_image(mask).any(axis=2)
             write_image(mask, np.repeat(np.where(lesion, 255, 0).astype(np.uint8)[..., None], 3, axis=2))
     (workspace / "configs").symlink_to(ROOT / "configs")
+    for kind in ("images", "masks"):
+        shutil.copytree(phantoms / "train" / kind, workspace / "all_my_slices" / kind)
     shutil.copytree(phantoms / "test" / "images", workspace / "mini_test" / "images")
     (workspace / "train_eval_infer.config").write_text(ORIGINAL)
     save_keras_weights(FlexUNet(3, 2, 2, (3, 3), 3), workspace / "best_model.h5")
@@ -52,7 +54,7 @@ def my_data(workspace, phantoms):
 
 def small(words):
     """The same command, for a test: tiny where it trains, printed where it needs hardware."""
-    if words[0] in {"import-config", "import-keras", "export"}:
+    if words[0] in {"import-config", "import-keras", "export", "split"}:
         return words
     if words[0] != "fit":
         return [*words, "--data.num_workers", "0"]

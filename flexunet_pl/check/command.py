@@ -6,25 +6,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from flexunet_pl.check.findings import Finding, find_faults
-from flexunet_pl.check.names import parse_group_regex
 from flexunet_pl.check.pictures import draw_samples, draw_statistics
 from flexunet_pl.check.scan import Scan, scan_pairs
 from flexunet_pl.check.summary import summarise
 from flexunet_pl.console import harmless, say
 from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import read_image
 from flexunet_pl.pairing import Pair, survey_pairs
+from flexunet_pl.prepare.names import parse_group_regex
+from flexunet_pl.prepare.propose import propose_map
 from flexunet_pl.rgb_map import RgbMap
 
 SPLITS = ("train", "valid", "test")
-_SAMPLED = 50  # masks from which a map is proposed
 _SHOWN = 20  # findings of a kind on the console; --json has all
 
 
@@ -85,39 +83,6 @@ def check_data(
     else:
         _print(summary, findings)
     return 1 if findings else 0
-
-
-def propose_map(masks: list[Path]) -> RgbMap:
-    """Propose a map from the colours of some masks: those with enough pixels that are not blends of others.
-
-    Args:
-        masks: The masks; some, evenly chosen, are read.
-
-    Returns:
-        The map, black first, with names made up.
-
-    Raises:
-        DataError: If no mask shows two colours.
-    """
-    counts: dict[tuple[int, ...], float] = {}
-    for i in np.unique(np.linspace(0, len(masks) - 1, _SAMPLED).astype(int)):
-        try:
-            pixels = read_image(masks[i]).reshape(-1, 3)
-        except DataError:
-            continue  # which the scan will name
-        colors, numbers = np.unique(pixels, axis=0, return_counts=True)
-        for color, number in zip(colors.tolist(), numbers, strict=True):
-            if number >= max(10, 2e-4 * len(pixels)):
-                counts[tuple(color)] = counts.get(tuple(color), 0) + number / len(pixels)
-    chosen: list[tuple[int, int, int]] = []
-    for color in sorted(counts, key=lambda c: (-counts[c], c)):
-        if all(np.linalg.norm(np.subtract(color, other)) > 60 for other in chosen):
-            chosen.append((color[0], color[1], color[2]))
-    if len(chosen) < 2:
-        raise DataError(f"{masks[0].parent}: the masks show one colour alone; name the classes with --rgb-map")
-    chosen.sort(key=lambda c: (sum(c) > 0, -counts[c]))
-    names = ("background", *(f"class_{i}" for i in range(1, len(chosen))))
-    return RgbMap(names, tuple(chosen))
 
 
 def _survey(root: Path) -> tuple[list[tuple[str, Pair]], list[Finding]]:

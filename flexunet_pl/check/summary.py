@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexunet_pl.check.findings import Finding
-from flexunet_pl.check.names import copy_source, group_of
 from flexunet_pl.check.scan import Scan
+from flexunet_pl.prepare.names import copy_source, group_of
 from flexunet_pl.rgb_map import RgbMap
 
 

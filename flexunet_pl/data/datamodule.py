@@ -42,6 +42,7 @@ class SegmentationDataModule(LightningDataModule):
             with `image` and `mask` and returns both; `ct` is the default for CT slices, null means none.
         seed: Seed of the order and of the augmentation; by default that of `seed_everything`.
         predict_dir: Folder of images, or one image, for predict.
+        fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SegmentationDataModule(LightningDataModule):
         train_transform: Transform | Literal["ct"] | None = "ct",
         seed: int | None = None,
         predict_dir: Path | None = None,
+        fold: int | None = None,
     ) -> None:
         super().__init__()
         self.root = root
@@ -74,6 +76,7 @@ class SegmentationDataModule(LightningDataModule):
         self.train_transform: Transform | None = CTAugmentation() if train_transform == "ct" else train_transform
         self.seed = seed
         self.predict_dir = predict_dir
+        self.fold = fold
         self.pairs: dict[str, list[Pair]] = {}
         self.predict_paths: list[Path] = []
 
@@ -111,13 +114,18 @@ class SegmentationDataModule(LightningDataModule):
 
         Raises:
             UserError: If no root was given.
-            DataError: If the root is missing.
+            DataError: If the root or the fold is missing.
         """
         if self.root is None:
             raise UserError("data.root is missing: name the folder that holds train, valid and test")
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; set `data.root` to the one that holds train, valid and test")
-        return self.root / split
+        if self.fold is None:
+            return self.root / split
+        folder = self.root / f"fold_{self.fold}"
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such fold; make folds with `flexunet split`, or leave data.fold out")
+        return folder / split
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training images, shuffled and augmented."""

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from flexunet_pl.__main__ import main
-from flexunet_pl.check.names import copy_source, group_of, parse_group_regex
 from flexunet_pl.image_io import read_image, read_mask, write_image
+from flexunet_pl.prepare.names import copy_source, group_of, parse_group_regex
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom
 
 MAP = json.dumps(PHANTOM_MAP.to_dict())
@@ -199,6 +199,23 @@ def test_without_a_map_one_is_proposed(data, capsys):
     assert sorted(proposed.values()) == sorted(PHANTOM_MAP.to_dict().values())
     assert next(iter(proposed.items())) == ("background", [0, 0, 0])
     assert "no rgb_map was given" in captured.err
+
+
+def test_fit_warns_of_copies_before_it_trains(data, flexunet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image, mask = _pair(data, "train", 2)
+    for kind, path in (("images", image), ("masks", mask)):
+        shutil.copy(path, data / "valid" / kind / "900_00.png")
+        shutil.copy(path, data / "valid" / kind / f"hfliped_{path.name}")
+    # fmt: off
+    output = flexunet("fit", "--data.root", data, "--model.rgb_map", MAP, "--model.image_size", "[32, 32]",
+                      "--model.network", "flexunet_pl.FlexUNet", "--model.network.init_args.num_layers", 2,
+                      "--model.network.init_args.base_filters", 2, "--data.num_workers", 0, "--trainer.max_epochs", 1,
+                      "--trainer.limit_train_batches", 1, "--trainer.enable_progress_bar", "false")
+    # fmt: on
+    warnings = [line for line in output.splitlines() if line.startswith("warning: ")]
+    assert any("its copies lie in train and valid" in line for line in warnings)
+    assert any(str(image) in line and "900_00.png: the same pixels" in line for line in warnings)
 
 
 def test_what_cannot_be_checked_is_one_line(tmp_path, data, mistake):

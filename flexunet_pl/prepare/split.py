@@ -1,0 +1,127 @@
+"""The verb `split`: a folder of images and masks to train, valid and test, or to folds, by patient."""
+
+import csv
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.progress import track
+
+from flexunet_pl.console import say
+from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.image_io import read_mask, written_in_place
+from flexunet_pl.pairing import Pair, survey_pairs
+from flexunet_pl.prepare.assign import assign_folds, assign_splits
+from flexunet_pl.prepare.names import copy_source, group_of, parse_group_regex
+from flexunet_pl.prepare.propose import propose_map
+from flexunet_pl.rgb_map import RgbMap
+
+
+def split_data(
+    src: Path,
+    out: Path,
+    group_regex: str | None = None,
+    rgb_map: dict[str, list[int]] | str | None = None,
+    folds: int | None = None,
+    mode: Literal["copy", "link"] = "copy",
+    seed: int = 137,
+) -> None:
+    """Split a folder that holds images and masks into train, valid and test: 80, 15 and 5 %, by patient.
+
+    No patient is on two sides, augmented copies stay with the picture that they were made from, and the classes are
+    spread evenly. The same files are split alike on every machine. split.csv lists where each file went, with hashes.
+
+    Args:
+        src: Folder that holds images and masks.
+        out: Folder to create.
+        group_regex: Regular expression that finds the patient in a file's name, such as ^([0-9]+)_; by default every
+            picture is a patient of its own.
+        rgb_map: Ordered mapping of class names to colours; by default proposed from the masks.
+        folds: Makes that many folds instead, for fit --data.fold 0 and so on; in each, one part is valid, the rest
+            train.
+        mode: Whether files are copied or linked to; within folds they are always linked.
+        seed: Seed of the draw.
+
+    Raises:
+        DataError: If the files do not pair, or a mask cannot be read.
+        UserError: If the output is there already, or there are too few patients.
+    """
+    _check_places(src, out, folds)
+    regex = parse_group_regex(group_regex)
+    pairs = _pairs(src)
+    groups = [_group(pair, regex) for pair in pairs]
+    labels = _labels(pairs, RgbMap.parse(rgb_map) if rgb_map is not None else None)
+    if folds is None:
+        places = assign_splits(labels, groups, seed)
+        folders = [out / place for place in places]
+    else:
+        places = [str(fold) for fold in assign_folds(labels, groups, folds, seed)]
+        folders = [out] * len(pairs)
+    for folder, pair in track(zip(folders, pairs, strict=True), "writing", total=len(pairs), transient=True):
+        for kind, path in zip(("images", "masks"), pair, strict=True):
+            _place(path, folder / kind / path.name, mode)
+    for fold in range(folds or 0):
+        _link_fold(out, fold, pairs, places)
+    _write_manifest(out / "split.csv", pairs, groups, places)
+    for place in sorted(set(places)):
+        members = [group for group, p in zip(groups, places, strict=True) if p == place]
+        say(f"{place}: {len(members)} images of {len(set(members))} patients")
+
+
+def _check_places(src: Path, out: Path, folds: int | None) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is not empty; name another folder")
+    if folds is not None and folds < 2:
+        raise UserError(f"folds ({folds}) must be at least 2")
+    if out.absolute().is_relative_to(src.absolute()):
+        raise UserError(f"{out}: lies in the input {src}; name a folder outside of it")
+
+
+def _pairs(src: Path) -> list[Pair]:
+    survey = survey_pairs(src)
+    if survey.problems:
+        more = f" (and {len(survey.problems) - 1} more; see `flexunet check`)" if len(survey.problems) > 1 else ""
+        raise DataError(survey.problems[0] + more)
+    return survey.pairs
+
+
+def _labels(pairs: list[Pair], rgb_map: RgbMap | None) -> list[str]:
+    """Name the classes that each mask shows."""
+    known = rgb_map if rgb_map is not None else propose_map([pair.mask for pair in pairs])
+    masks = track(pairs, "reading masks", transient=True)
+    return [",".join(map(str, np.unique(read_mask(pair.mask, known)))) for pair in masks]
+
+
+def _link_fold(out: Path, fold: int, pairs: list[Pair], places: list[str]) -> None:
+    for place, pair in zip(places, pairs, strict=True):
+        folder = out / f"fold_{fold}" / ("valid" if int(place) == fold else "train")
+        for kind, path in zip(("images", "masks"), pair, strict=True):
+            _place(out / kind / path.name, folder / kind / path.name, "link")
+
+
+def _group(pair: Pair, regex: re.Pattern[str] | None) -> str:
+    found = group_of(pair.image, regex)
+    if found is None and regex is not None:
+        raise UserError(f"{pair.image}: the group-regex finds no patient in this name; mend the expression")
+    return found if found is not None else copy_source(pair.image.stem) or pair.image.stem
+
+
+def _place(source: Path, target: Path, mode: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if mode == "link":
+        target.symlink_to(os.path.relpath(source, target.parent))
+    else:
+        shutil.copy2(source, target)
+
+
+def _write_manifest(path: Path, pairs: list[Pair], groups: list[str], places: list[str]) -> None:
+    with written_in_place(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["place", "group", "image", "mask", "image_sha256", "mask_sha256"])
+        for pair, group, place in zip(pairs, groups, places, strict=True):
+            hashes = [hashlib.sha256(p.read_bytes()).hexdigest() for p in pair]
+            writer.writerow([place, group, pair.image.name, pair.mask.name, *hashes])
