@@ -23,6 +23,7 @@ from flexunet_pl.callbacks import (
     PredictionWriter,
     RandomState,
     StopFile,
+    TrainSamples,
 )
 from flexunet_pl.check.quick import quick_check
 from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
@@ -266,7 +267,7 @@ class FlexUNetCLI(LightningCLI):
         kwargs["plugins"] = [*_as_list(trainer_config.get("plugins")), AtomicCheckpointIO()]
         callbacks = [*_as_list(trainer_config.get("callbacks"))]
         if self.subcommand == "fit":
-            callbacks += [HistoryCurves(), RandomState(), FiniteLoss(), GracefulStop()]
+            callbacks += [HistoryCurves(), RandomState(), FiniteLoss(), GracefulStop(), TrainSamples()]
             if trainer_config.get("logger"):
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
         elif self.subcommand == "predict":

@@ -6,6 +6,7 @@ from flexunet_pl.callbacks.history import HistoryCurves
 from flexunet_pl.callbacks.interrupt import GracefulStop
 from flexunet_pl.callbacks.random_state import RandomState
 from flexunet_pl.callbacks.stop_file import StopFile
+from flexunet_pl.callbacks.train_samples import TrainSamples
 from flexunet_pl.callbacks.writer import PredictionWriter
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "PredictionWriter",
     "RandomState",
     "StopFile",
+    "TrainSamples",
 ]

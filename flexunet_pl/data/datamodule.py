@@ -16,7 +16,7 @@ from flexunet_pl.data.dataset import (
     collate,
     collate_predict,
 )
-from flexunet_pl.data.transforms import CTAugmentation, Transform
+from flexunet_pl.data.transforms import PRESETS, Transform
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import ImageReader, Window, read_size
 from flexunet_pl.pairing import Pair, check_pair, list_files, list_pairs
@@ -39,7 +39,8 @@ class SegmentationDataModule(LightningDataModule):
         num_workers: Processes that read images, besides each training process; by default half the cores, at most 4.
         start_method: How those processes start; the system's default where none is given.
         train_transform: Augmentation of the training images: an albumentations pipeline, or anything that is called
-            with `image` and `mask` and returns both; `ct` is the default for CT slices, null means none.
+            with `image` and `mask` and returns both; `ct_light` and `ct_strong` are presets for CT slices, null means
+            none.
         seed: Seed of the order and of the augmentation; by default that of `seed_everything`.
         predict_dir: Folder of images, or one image, for predict.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
@@ -55,7 +56,7 @@ class SegmentationDataModule(LightningDataModule):
         batch_size: int = 2,
         num_workers: int | None = None,
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
-        train_transform: Transform | Literal["ct"] | None = "ct",
+        train_transform: Transform | Literal["ct_light", "ct_strong"] | None = "ct_light",
         seed: int | None = None,
         predict_dir: Path | None = None,
         fold: int | None = None,
@@ -73,7 +74,9 @@ class SegmentationDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = min(4, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
         self.start_method = start_method
-        self.train_transform: Transform | None = CTAugmentation() if train_transform == "ct" else train_transform
+        self.train_transform: Transform | None = (
+            PRESETS[train_transform]() if isinstance(train_transform, str) else train_transform
+        )
         self.seed = seed
         self.predict_dir = predict_dir
         self.fold = fold

@@ -145,3 +145,42 @@ class SmoothDistortion(BaseDistortion):
 def _grid(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     y, x = np.mgrid[:height, :width].astype(np.float64)
     return x, y
+
+
+class StrongCTAugmentation(albumentations.Compose):
+    """Augmentation for few CT slices: wide shifts, scales and turns, smooth and elastic distortion, gamma, blur, noise.
+
+    It does not flip either; see `CTAugmentation`.
+
+    Args:
+        p: Probability of each of the steps.
+    """
+
+    def __init__(self, p: float = 0.4) -> None:
+        super().__init__(
+            [
+                albumentations.Affine(
+                    translate_percent=(-0.1, 0.1),
+                    scale=(0.8, 1.25),
+                    rotate=(-20, 20),
+                    shear=(-5, 5),
+                    interpolation=cv2.INTER_LINEAR,
+                    mask_interpolation=cv2.INTER_NEAREST,
+                    p=p,
+                ),
+                albumentations.OneOf(
+                    [
+                        SmoothDistortion(magnitude=0.03, sigma=30, p=1),
+                        albumentations.ElasticTransform(alpha=60, sigma=8, p=1),
+                    ],
+                    p=p,
+                ),
+                albumentations.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=p),
+                albumentations.RandomGamma(gamma_limit=(70, 150), p=p),
+                albumentations.GaussianBlur(sigma_limit=(0.5, 1.0), p=p / 2),
+                albumentations.GaussNoise(std_range=(0.0, 0.06), per_channel=False, p=p),
+            ]
+        )
+
+
+PRESETS = {"ct_light": CTAugmentation, "ct_strong": StrongCTAugmentation}

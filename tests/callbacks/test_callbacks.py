@@ -109,3 +109,15 @@ def test_early_stopping_is_a_setting(workspace, capsys):
     assert main(["fit", "-c", "c.yaml", "--trainer.max_epochs", "9", "--early_stopping.patience", "1",
                  "--early_stopping.min_delta", "10"]) == 0  # fmt: skip
     assert len(rows(workspace / "runs/flexunet/version_0/train_losses.csv")) == 2
+
+
+def test_the_first_samples_are_drawn_as_the_network_gets_them(trained):
+    from flexunet_pl.image_io import read_image
+
+    grid = read_image(trained / "train_samples.png")
+    assert grid.shape == (4 * 192, 4 * 192, 3)  # eight pairs, two in a row
+    image, overlay = grid[:192, :192].astype(int), grid[:192, 192:384].astype(int)
+    assert (image[..., 0] == image[..., 1]).all()  # grey
+    assert (overlay[..., 0] != overlay[..., 2]).any()  # tinted
+    events = next(trained.glob("events.out.tfevents.*"))
+    assert b"train_samples" in events.read_bytes()

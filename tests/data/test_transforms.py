@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from flexunet_pl.data.transforms import RadialDistortion, SmoothDistortion
+from flexunet_pl.data.transforms import PRESETS, RadialDistortion, SmoothDistortion
 from flexunet_pl.interop.config import convert_config
+from flexunet_pl.prepare.phantom import draw_slice
 
 
 @pytest.fixture
@@ -68,6 +69,20 @@ def test_the_same_seed_gives_the_same_result(pair, transform):
         results.append(pipeline(image=image, mask=mask)["image"])
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2]) == isinstance(transform, RadialDistortion)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_change_images_keep_classes_and_never_mirror(name):
+    image, index = draw_slice(3, 0.6, 96, 137)
+    image = np.repeat(image[..., None], 3, axis=2)
+    transform = PRESETS[name]()
+    transform.set_random_seed(1)
+    results = [transform(image=image, mask=index) for _ in range(40)]
+    assert all(set(np.unique(r["mask"])) <= set(np.unique(index)) for r in results)
+    assert sum(not np.array_equal(r["image"], image) for r in results) > 25
+    heart = [np.argwhere(r["mask"] == 2)[:, 1].mean() - np.argwhere(r["mask"] == 3)[:, 1].mean() for r in results]
+    side = np.sign(np.argwhere(index == 2)[:, 1].mean() - np.argwhere(index == 3)[:, 1].mean())
+    assert all(np.sign(offset) == side for offset in heart)
 
 
 def test_sharpening_and_brightening_are_the_reference_s():
