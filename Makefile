@@ -53,3 +53,4 @@ bench: $(READY) ## measure what the project claims to be fast
 	$(BIN)/python benchmarks/decode_mask.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/check.py
+	$(BIN)/python benchmarks/cache.py

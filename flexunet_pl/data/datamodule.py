@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from flexunet_pl.batch import Batch, PredictBatch
+from flexunet_pl.data.cache import RamCache
 from flexunet_pl.data.dataset import (
     EpochSampler,
     PredictDataset,
@@ -43,6 +44,8 @@ class SegmentationDataModule(LightningDataModule):
             none.
         seed: Seed of the order and of the augmentation; by default that of `seed_everything`.
         predict_dir: Folder of images, or one image, for predict.
+        cache: Where decoded images of training and validation are kept from the first epoch on: `ram` (a byte per value
+            of image and mask at the network's size, 1 MiB per image of 512x512) or `none`.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
     """
 
@@ -59,6 +62,7 @@ class SegmentationDataModule(LightningDataModule):
         train_transform: Transform | Literal["ct_light", "ct_strong"] | None = "ct_light",
         seed: int | None = None,
         predict_dir: Path | None = None,
+        cache: Literal["none", "ram"] = "none",
         fold: int | None = None,
     ) -> None:
         super().__init__()
@@ -79,6 +83,7 @@ class SegmentationDataModule(LightningDataModule):
         )
         self.seed = seed
         self.predict_dir = predict_dir
+        self.cache = cache
         self.fold = fold
         self.pairs: dict[str, list[Pair]] = {}
         self.predict_paths: list[Path] = []
@@ -154,7 +159,10 @@ class SegmentationDataModule(LightningDataModule):
         return self._loader(dataset, range(rank, len(dataset), world_size), collate_predict)
 
     def _dataset(self, split: str, transform: Transform | None = None) -> SegmentationDataset:
-        return SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed)
+        cache = None
+        if self.cache == "ram" and split != "test":  # which is read once
+            cache = RamCache(len(self.pairs[split]), (*self.reader.size, self.reader.channels))
+        return SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed, cache)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         return self._loader(self._dataset(split), self._sampler(len(self.pairs[split])), collate)

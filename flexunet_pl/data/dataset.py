@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from flexunet_pl.batch import Batch, PredictBatch
+from flexunet_pl.data.cache import RamCache
 from flexunet_pl.data.transforms import Transform
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import ImageReader, read_mask, resize_image, resize_mask
@@ -60,6 +61,7 @@ class SegmentationDataset(Dataset[Sample]):
         reader: How images are read.
         transform: Augmentation, or None.
         seed: Seed of the augmentation.
+        cache: Keeps what was read, or None.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class SegmentationDataset(Dataset[Sample]):
         reader: ImageReader,
         transform: Transform | None = None,
         seed: int = 0,
+        cache: RamCache | None = None,
     ) -> None:
         self.pairs = list(pairs)
         self.rgb_map = rgb_map
         self.reader = reader
         self.transform = transform
         self.seed = seed
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -89,16 +93,10 @@ class SegmentationDataset(Dataset[Sample]):
             Image and mask.
 
         Raises:
-            DataError: If a file cannot be used, the sizes differ, or the transform changes the size.
+            DataError: If the transform changes the size, or see `_read`.
         """
         pair = self.pairs[key.index]
-        image, mask = self.reader.read(pair.image), read_mask(pair.mask, self.rgb_map)
-        if image.shape[:2] != mask.shape:
-            raise DataError(
-                f"{pair.mask}: mask is {mask.shape[0]}x{mask.shape[1]} px (height x width) but its image is "
-                f"{image.shape[0]}x{image.shape[1]}; export both at the same size"
-            )
-        image, mask = resize_image(image, self.reader.size), resize_mask(mask, self.reader.size)
+        image, mask = self._read(key.index)
         if self.transform is not None:
             shapes = image.shape, mask.shape
             image, mask = _transformed(self.transform, image, mask, (self.seed, key.epoch, key.index))
@@ -109,6 +107,26 @@ class SegmentationDataset(Dataset[Sample]):
                 )
         # copies: the arrays may be read-only or strided, which torch does not share
         return Sample(image=torch.tensor(image), mask=torch.tensor(mask), name=pair.image.stem, counted=key.counted)
+
+    def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read an image and its mask and resize them, or take them from the cache.
+
+        Raises:
+            DataError: If a file cannot be used, or the sizes differ.
+        """
+        if self.cache is not None and (kept := self.cache.get(index)) is not None:
+            return kept
+        pair = self.pairs[index]
+        image, mask = self.reader.read(pair.image), read_mask(pair.mask, self.rgb_map)
+        if image.shape[:2] != mask.shape:
+            raise DataError(
+                f"{pair.mask}: mask is {mask.shape[0]}x{mask.shape[1]} px (height x width) but its image is "
+                f"{image.shape[0]}x{image.shape[1]}; export both at the same size"
+            )
+        image, mask = resize_image(image, self.reader.size), resize_mask(mask, self.reader.size)
+        if self.cache is not None:
+            self.cache.put(index, image, mask)
+        return image, mask
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
