@@ -18,7 +18,7 @@ from flexunet_pl.check.summary import summarise
 from flexunet_pl.console import harmless, say
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.pairing import Pair, survey_pairs
-from flexunet_pl.prepare.names import parse_group_regex
+from flexunet_pl.prepare.names import group_of, parse_group_regex
 from flexunet_pl.prepare.propose import propose_map
 from flexunet_pl.rgb_map import RgbMap
 
@@ -58,6 +58,7 @@ def check_data(
 
     Raises:
         DataError: If there is no pair at all.
+        UserError: If an option is wrong.
     """
     groups = parse_group_regex(group_regex)
     model = _model_of(experiment)
@@ -67,6 +68,10 @@ def check_data(
     pairs, problems = _survey(root)
     if not pairs:
         raise DataError(problems[0].message if problems else f"{root}: holds no images")
+    if groups is not None and not any(group_of(pair.image, groups) for _, pair in pairs):
+        raise UserError(
+            f"group-regex `{group_regex}` finds a patient in none of the names, such as {pairs[0][1].image.name}"
+        )
     known = RgbMap.parse(rgb_map) if rgb_map is not None else propose_map([pair.mask for _, pair in pairs])
     processes = (os.cpu_count() or 1) if workers is None else workers
     scanned = scan_pairs(pairs, known, window, processes if len(pairs) > 64 else 0)
@@ -91,6 +96,12 @@ def _survey(root: Path) -> tuple[list[tuple[str, Pair]], list[Finding]]:
     folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
     pairs: list[tuple[str, Pair]] = []
     findings: list[Finding] = []
+    expected = SPLITS[:2] if folders else ()  # a test folder may be kept elsewhere
+    findings += [
+        Finding("pairing", f"{root / split}: no such folder; `flexunet split` makes all three")
+        for split in expected
+        if split not in folders
+    ]
     for split, folder in (folders or {"all": root}).items():
         survey = survey_pairs(folder)
         pairs += [(split, pair) for pair in survey.pairs]

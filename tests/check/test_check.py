@@ -138,6 +138,12 @@ def test_an_empty_folder_is_named(data, check):
     assert any(str(data / "train") in message for message in found["pairing"])
 
 
+def test_a_missing_split_is_named(data, check):
+    shutil.rmtree(data / "train")
+    _, found = check(data)
+    assert found["pairing"] == [f"{data / 'train'}: no such folder; `flexunet split` makes all three"]
+
+
 def test_names_of_all_kinds_are_read(data, check):
     for i, name in enumerate(("a b (1)", "é ü", "日本", "x.y", "UPPER")):
         image, mask = _pair(data, "train", i)
@@ -221,6 +227,7 @@ def test_fit_warns_of_copies_before_it_trains(data, flexunet, tmp_path, monkeypa
 def test_what_cannot_be_checked_is_one_line(tmp_path, data, mistake):
     assert "no such folder" in mistake("check", tmp_path / "none")
     assert "images: no such folder" in mistake("check", tmp_path)
+    assert "finds a patient in none of the names" in mistake("check", data, "--group-regex", "^x")
     assert "is no regular expression" in mistake("check", data, "--group-regex", "(")
     assert "has no model.rgb_map" in mistake("check", data, "--experiment", _yaml(tmp_path))
 
