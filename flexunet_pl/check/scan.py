@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def scan_pairs(
     if not workers:
         yield from map(scan, pairs)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # spawned: the progress bar runs a thread, which a fork would copy in the middle of anything
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(scan, pairs, chunksize=8)
 
 

@@ -35,7 +35,7 @@ _COLORS: dict[str, tuple[Color, ...]] = {
     "grey": ((128, 128, 128),),
 }
 _NEAR = 80  # largest distance between a colour and what its word stands for
-_WORD = re.compile(rf"[:=]\s{{0,8}}({'|'.join(_COLORS)})\b", re.IGNORECASE)
+_WORD = re.compile(rf"[:=]\s{{0,8}}(?:(?:dark|light)[_ -]?)?({'|'.join(_COLORS)})\b", re.IGNORECASE)
 _ENDS = re.compile(r"[,;:={}\[\]]")  # what ends the text before a name
 _LONGEST = 64  # characters of a name
 

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from flexunet_pl.__main__ import main
+from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.image_io import read_image, read_mask, write_image
+from flexunet_pl.pairing import list_pairs
 from flexunet_pl.prepare.names import copy_source, group_of, parse_group_regex
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom
 
@@ -222,6 +224,12 @@ def test_fit_warns_of_copies_before_it_trains(data, flexunet, tmp_path, monkeypa
     warnings = [line for line in output.splitlines() if line.startswith("warning: ")]
     assert any("its copies lie in train and valid" in line for line in warnings)
     assert any(str(image) in line and "900_00.png: the same pixels" in line for line in warnings)
+
+
+def test_processes_find_the_same_as_one(data):
+    pairs = [("train", pair) for pair in list_pairs(data / "train")]
+    one, two = ([repr(s) for s in scan_pairs(pairs, PHANTOM_MAP, None, workers)] for workers in (0, 2))
+    assert one == two
 
 
 def test_what_cannot_be_checked_is_one_line(tmp_path, data, mistake):

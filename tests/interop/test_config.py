@@ -147,6 +147,7 @@ def test_values_are_read_in_all_their_forms(text, line, path, value):
         ('model = "TensorFlowUNet3"', "check that it was one"),
         ("reducer_patience = 6", "never effective in the original, which misspells it to Keras and so waits for 10"),
         ('color_order = "BGR"', "networks are given RGB here"),
+        ("epoch_change_tiled_infer = True\nepochs = 80", "epoch_change_tiled_infer: tiled prediction is not there"),
         ("create_backup = True\nepochs = 80", "[train] create_backup: the original never reads it"),
         ("show_summary = False\nloss = 'dice_loss'", "[model] show_summary: the original never reads it"),
         (
@@ -279,6 +280,8 @@ def test_like_the_original_its_own_map_is_used(text):
         ("a:blue, a:red", ["class_1", "class_2"]),
         ("class_2:blue", ["class_1", "class_2"]),
         ("(NCR):blue", ["NCR", "class_2"]),
+        ("wall: blue, Cancer: dark_red", ["wall", "Cancer"]),
+        ("Background;black, NET/NCR:red, ED: blue", ["ED", "NET_NCR"]),
         ("a" * 100 + ":blue", ["class_1", "class_2"]),
         ("a" * 100_000 + " " * 100_000, ["class_1", "class_2"]),
     ],
