@@ -77,7 +77,7 @@ def test_tensorboard_shows_scalars_pictures_rate_and_hyper_parameters(trained):
         f"{s}/{n}" for s in ("train", "val") for n in ("loss", "dice", "dice/lung", "iou/heart", "dice_coef_multiclass")
     }
     assert wanted | {"lr-Adam"} <= set(tags["scalars"])
-    assert tags["images"] == ["epoch_change"]
+    assert tags["images"] == ["train_samples", "epoch_change"]
     assert len(events.Scalars("val/loss")) == 2
     assert "base_filters" in (trained / "hparams.yaml").read_text()
 
