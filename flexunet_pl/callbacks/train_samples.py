@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flexunet_pl.batch import Batch
 from flexunet_pl.image_io import resize_image, write_image
-from flexunet_pl.inference.overlays import draw_overlay
+from flexunet_pl.inference.overlays import draw_overlay, fit_size
 from flexunet_pl.rgb_map import RgbMap
 
 _SIDE = 192  # px, longer side of a picture
@@ -67,6 +67,5 @@ class TrainSamples(Callback):
 
 
 def _fit(picture: NDArray[np.uint8]) -> NDArray[Any]:
-    scale = _SIDE / max(picture.shape[:2])
-    size = (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
+    size = fit_size(picture.shape, _SIDE)
     return np.broadcast_to(resize_image(picture, size), (*size, 3))

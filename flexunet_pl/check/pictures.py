@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import Window, read_image, read_mask, resize_image, resize_mask, write_image, written_in_place
-from flexunet_pl.inference.overlays import draw_overlay
+from flexunet_pl.inference.overlays import draw_overlay, fit_size
 from flexunet_pl.rgb_map import RgbMap
 
 _SIDE = 192  # px, longer side of a picture in the grid
@@ -67,8 +67,7 @@ def draw_samples(scans: Sequence[Scan], rgb_map: RgbMap, window: Window | None, 
             image, index = read_image(scan.pair.image, window=window), read_mask(scan.pair.mask, rgb_map)
         except DataError:
             continue  # it was read a moment ago
-        scale = _SIDE / max(index.shape)
-        size = (max(1, round(index.shape[0] * scale)), max(1, round(index.shape[1] * scale)))
+        size = fit_size(index.shape, _SIDE)
         image, index = resize_image(image, size), resize_mask(index, size)
         panels = (image, rgb_map.paint(index), draw_overlay(image, index, rgb_map))
         rows.append(np.hstack([_padded(panel) for panel in panels]))

@@ -28,6 +28,20 @@ def draw_overlay(
     return np.rint(picture).astype(np.uint8)
 
 
+def fit_size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Return the height and width of a picture whose longer side is scaled to a number of pixels.
+
+    Args:
+        shape: Height and width first.
+        side: Pixels of the longer side.
+
+    Returns:
+        Height and width, at least 1 each.
+    """
+    scale = side / max(shape[:2])
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
 def _borders(index: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return the pixels whose neighbour above, below, left or right is of another class."""
     padded = np.pad(index, 1, mode="edge")
