@@ -250,7 +250,8 @@ class FlexUNetCLI(LightningCLI):
         """Give the task its configuration, for the checkpoint, and look for mistakes before any folder is made."""
         self.datamodule.setup(self.subcommand)
         if self.subcommand == "fit":
-            for finding in quick_check(self.datamodule.pairs)[:_MOST_FINDINGS]:
+            findings = quick_check(self.datamodule.pairs) if self.trainer.is_global_zero else []
+            for finding in findings[:_MOST_FINDINGS]:
                 say(f"warning: {finding.message} (`flexunet check` finds more)")
             check_monitors(self.trainer, self.model, {key: self.config.fit[key].monitor for key in _MONITORS})
             check_checkpoint_folder(self.trainer, self.config.fit.checkpoint.dirpath, self.config.fit.ckpt_path)

@@ -139,7 +139,21 @@ def check_pair(pair: Pair) -> None:
         return
     mask = read_size(pair.mask)
     if image != mask:
-        raise DataError(
-            f"{pair.mask}: mask is {mask[0]}x{mask[1]} px (height x width) but its image is {image[0]}x{image[1]}; "
-            "export both at the same size"
-        )
+        raise DataError(size_mismatch(pair, image, mask))
+
+
+def size_mismatch(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> str:
+    """Say that an image and its mask have different sizes.
+
+    Args:
+        pair: The files.
+        image: Height and width of the image, first.
+        mask: Height and width of the mask.
+
+    Returns:
+        The sentence.
+    """
+    return (
+        f"{pair.mask}: mask is {mask[0]}x{mask[1]} px (height x width) but its image is {image[0]}x{image[1]}; "
+        "export both at the same size"
+    )

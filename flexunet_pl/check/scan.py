@@ -15,7 +15,7 @@ from PIL import Image
 
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import Window, read_image, read_mask, read_mode, resize_image, resize_mask
-from flexunet_pl.pairing import Pair
+from flexunet_pl.pairing import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
 
 FLIPS = ("left-right", "top-bottom")
@@ -119,10 +119,7 @@ def scan_pair(place: tuple[str, Pair], rgb_map: RgbMap, window: Window | None = 
     except DataError as error:
         errors.append(str(error))
     if image is not None and index is not None and image.shape[:2] != index.shape:
-        errors.append(
-            f"{pair.mask}: mask is {index.shape[0]}x{index.shape[1]} px (height x width) but its image is "
-            f"{image.shape[0]}x{image.shape[1]}; export both at the same size"
-        )
+        errors.append(size_mismatch(pair, image.shape, index.shape))
     elif image is not None and index is not None:
         found |= _of_classes(image, index, len(rgb_map))
     return Scan(split, pair, tuple(errors), **found)

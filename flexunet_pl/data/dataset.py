@@ -17,7 +17,7 @@ from flexunet_pl.data.cache import RamCache
 from flexunet_pl.data.transforms import Transform
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import ImageReader, read_mask, resize_image, resize_mask
-from flexunet_pl.pairing import Pair
+from flexunet_pl.pairing import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
 
 
@@ -119,10 +119,7 @@ class SegmentationDataset(Dataset[Sample]):
         pair = self.pairs[index]
         image, mask = self.reader.read(pair.image), read_mask(pair.mask, self.rgb_map)
         if image.shape[:2] != mask.shape:
-            raise DataError(
-                f"{pair.mask}: mask is {mask.shape[0]}x{mask.shape[1]} px (height x width) but its image is "
-                f"{image.shape[0]}x{image.shape[1]}; export both at the same size"
-            )
+            raise DataError(size_mismatch(pair, image.shape, mask.shape))
         image, mask = resize_image(image, self.reader.size), resize_mask(mask, self.reader.size)
         if self.cache is not None:
             self.cache.put(index, image, mask)
