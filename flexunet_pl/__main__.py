@@ -5,6 +5,7 @@ import difflib
 import errno
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -52,6 +53,12 @@ def _run_split(verb: str, args: list[str], trusted: list[str]) -> None:
     _run_function(split_data, verb, args)
 
 
+def _run_prepare(verb: str, args: list[str], trusted: list[str]) -> int:
+    from flexunet_pl.prepare.from_recipe import prepare_data
+
+    return int(_run_function(prepare_data, verb, args) or 0)
+
+
 def _run_demo(verb: str, args: list[str], trusted: list[str]) -> None:
     from flexunet_pl.demo import run_demo
 
@@ -77,7 +84,7 @@ def _run_export(verb: str, args: list[str], trusted: list[str]) -> None:
 
 
 def _run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
-    """Call a function with what the command line gives: positional what it requires, options for the rest.
+    """Call a function with what the command line gives: positional what it requires, unless that is keyword-only.
 
     Raises:
         UserError: If the command line is wrong.
@@ -88,7 +95,11 @@ def _run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
 
     summary = (function.__doc__ or "").partition("Args:")[0]
     parser = ArgumentParser(prog=f"flexunet {verb}", description=summary, exit_on_error=False, allow_abbrev=False)
-    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    parameters = signature(function).parameters.values()
+    positional: set[str | int] = {p.name for p in parameters if p.default is p.empty and p.kind is not p.KEYWORD_ONLY}
+    options: set[str | int] = {p.name for p in parameters} - positional
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options)
+    parser.add_function_arguments(function, as_group=False, as_positional=False, skip=positional)
     switches = {key for key, value in parser.get_defaults().items() if isinstance(value, bool)}
     for action in parser._actions:  # for the help page; there is no other way to name options
         action.option_strings = [option.replace("_", "-") for option in action.option_strings]
@@ -116,6 +127,7 @@ VERBS = {
     "validate": Verb("score a checkpoint on the valid folder", _run_lightning),
     "test": Verb("score a checkpoint on the test folder", _run_lightning),
     "predict": Verb("write masks for a folder of images", _run_lightning),
+    "prepare": Verb("turn a public download into a data set, by a recipe", _run_prepare),
     "check": Verb("check a data set before anything is trained on it", _run_check),
     "split": Verb("split a folder into train, valid and test, or into folds, by patient", _run_split),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", _run_phantom),

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flexunet_pl.errors import DataError
-from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.rgb_map import DecodedMask, RgbMap
 
 MAX_PIXELS = 50_000_000  # checked before decoding: a small file can declare billions of pixels
 FAR_LIMIT = 0.005  # share of a mask's pixels; real anti-aliased and JPEG masks reach 0.0013
+JPEG_FAR_LIMIT = 0.05  # the same for masks in JPEG, whose blocks of colour bleed across borders; at 64 px it is 0.007
 FAR_COLOR_LIMIT = FAR_LIMIT / 10  # the same for one single colour, where blended borders scatter over many
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix says; other decoders are never started
@@ -87,7 +88,7 @@ def read_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
 
     Raises:
         DataError: If the file is missing, damaged or of a kind that the policy refuses, or if more than 0.5 % of its
-            pixels, or 0.05 % in one single colour, are far from every colour of the map.
+            pixels (5 % in JPEG), or 0.05 % in one single colour, are far from every colour of the map.
     """
     if path.suffix.lower() == ".npz":
         return _read_npz_mask(path, rgb_map)
@@ -95,9 +96,10 @@ def read_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
         if image.mode in _WIDE_MODES:
             raise DataError(f"{path}: a mask must have 8 bits per channel but has mode {image.mode}; save it as RGB")
         pixels = np.asarray(_eight_bit(path, image).convert("RGB"))
+        limit = JPEG_FAR_LIMIT if image.format == "JPEG" else FAR_LIMIT
     decoded = rgb_map.decode(pixels)
     if len(decoded.far_colors) > FAR_COLOR_LIMIT * decoded.index.size:
-        _check_far_colors(path, decoded.far_colors, decoded.index.size, rgb_map)
+        _check_far_colors(path, decoded, limit, rgb_map)
     if not decoded.index.any():
         _check_indices(path, pixels, rgb_map)
     return decoded.index
@@ -212,14 +214,28 @@ def _apply_window(path: Path, values: NDArray[np.generic], window: Window | None
             f"{path}: has more than 8 bits per pixel, values {wide.min():g} to {wide.max():g}; "
             f"say how to scale it, `image_window: [{wide.min():g}, {wide.max():g}]`"
         )
+    return apply_window(wide, window)
+
+
+def apply_window(values: NDArray[np.number], window: Window) -> NDArray[np.uint8]:
+    """Map values linearly to 0 to 255, rounded; those outside of the window to its ends.
+
+    Args:
+        values: Finite numbers of any shape.
+        window: Lowest and highest value.
+
+    Returns:
+        The same shape, uint8.
+    """
     low, high = window
-    return np.rint((wide.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    return np.rint((values.astype(np.float64).clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def _check_far_colors(path: Path, far: NDArray[np.uint8], size: int, rgb_map: RgbMap) -> None:
+def _check_far_colors(path: Path, decoded: DecodedMask, limit: float, rgb_map: RgbMap) -> None:
+    far, size = decoded.far_colors, decoded.index.size
     colors, counts = np.unique(far, axis=0, return_counts=True)
     most = int(counts.argmax())
-    if len(far) > FAR_LIMIT * size or counts[most] > FAR_COLOR_LIMIT * size:
+    if len(far) > limit * size or counts[most] > FAR_COLOR_LIMIT * size:
         raise DataError(
             f"{path}: {len(far)} of {size} pixels have a colour that is far from every class, "
             f"most often {colors[most].tolist()} ({int(counts[most])} pixels); add it to `rgb_map`, "

@@ -13,6 +13,7 @@ from PIL import Image
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import read_image, read_mask, resize_image, resize_mask, write_mask
 from flexunet_pl.pairing import Pair, check_pair, list_files, list_pairs
+from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice
 from flexunet_pl.rgb_map import RgbMap
 
 MAP = RgbMap.parse({"background": [0, 0, 0], "lung": [0, 0, 255], "tumour": [255, 0, 0]})
@@ -356,3 +357,14 @@ def test_headers_alone_show_that_sizes_differ(tmp_path):
     image, mask = saved(tmp_path / "a.png", noise((5, 7))), saved(tmp_path / "b.png", noise((7, 5)))
     with pytest.raises(DataError, match=r"b\.png: mask is 7x5 px .* but its image is 5x7"):
         check_pair(Pair(image, mask))
+
+
+@pytest.mark.parametrize("quality", [60, 75, 90])
+def test_a_jpeg_mask_is_read_by_nearest_colour_unless_a_class_is_missing_from_the_map(tmp_path, quality):
+    index = draw_slice(3, 0.6, 96, 137)[1]
+    path = tmp_path / "m.jpg"
+    Image.fromarray(PHANTOM_MAP.paint(index)).save(path, quality=quality)
+    assert (read_mask(path, PHANTOM_MAP) == index).mean() > 0.98
+    without_heart = RgbMap.parse({k: v for k, v in PHANTOM_MAP.to_dict().items() if k != "heart"})
+    with pytest.raises(DataError, match="far from every class"):
+        read_mask(path, without_heart)

@@ -2,10 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from PIL import Image
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import Window, read_image, read_mask, read_mode, resize_image, resize_mask
 from flexunet_pl.pairing import Pair, size_mismatch
+from flexunet_pl.parallel import map_processes
 from flexunet_pl.rgb_map import RgbMap
 
 FLIPS = ("left-right", "top-bottom")
@@ -83,12 +82,7 @@ def scan_pairs(
         One scan per pair.
     """
     scan = partial(scan_pair, rgb_map=rgb_map, window=window)
-    if not workers:
-        yield from map(scan, pairs)
-        return
-    # spawned: the progress bar runs a thread, which a fork would copy in the middle of anything
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(scan, pairs, chunksize=8)
+    yield from map_processes(scan, list(pairs), workers, chunk=8)
 
 
 def scan_pair(place: tuple[str, Pair], rgb_map: RgbMap, window: Window | None = None) -> Scan:

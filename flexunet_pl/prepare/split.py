@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,34 @@ def split_data(
     regex = parse_group_regex(group_regex)
     pairs = _pairs(src)
     groups = [_group(pair, regex) for pair in pairs]
-    labels = _labels(pairs, RgbMap.parse(rgb_map) if rgb_map is not None else None)
+    write_split(out, pairs, groups, RgbMap.parse(rgb_map) if rgb_map is not None else None, folds, mode, seed)
+
+
+def write_split(
+    out: Path,
+    pairs: Sequence[Pair],
+    groups: Sequence[str],
+    rgb_map: RgbMap | None = None,
+    folds: int | None = None,
+    mode: Literal["copy", "link"] = "copy",
+    seed: int = 137,
+) -> None:
+    """Draw a split and write it.
+
+    Args:
+        out: Folder to write train, valid and test or the folds to, and split.csv, which is written last.
+        pairs: The files.
+        groups: What each must stay together with.
+        rgb_map: Classes to spread evenly; by default proposed from the masks.
+        folds: Makes that many folds instead.
+        mode: Whether files are copied or linked to; within folds they are always linked.
+        seed: Seed of the draw.
+
+    Raises:
+        DataError: If a mask cannot be read.
+        UserError: If there are too few groups.
+    """
+    labels = _labels(pairs, rgb_map)
     if folds is None:
         places = assign_splits(labels, groups, seed)
         folders = [out / place for place in places]
@@ -69,7 +97,7 @@ def split_data(
     _write_manifest(out / "split.csv", pairs, groups, places)
     for place in sorted(set(places)):
         members = [group for group, p in zip(groups, places, strict=True) if p == place]
-        say(f"{place}: {len(members)} images of {len(set(members))} patients")
+        say(f"{place}: {len(members)} images in {len(set(members))} groups")
 
 
 def _check_places(src: Path, out: Path, folds: int | None) -> None:
@@ -89,14 +117,14 @@ def _pairs(src: Path) -> list[Pair]:
     return survey.pairs
 
 
-def _labels(pairs: list[Pair], rgb_map: RgbMap | None) -> list[str]:
+def _labels(pairs: Sequence[Pair], rgb_map: RgbMap | None) -> list[str]:
     """Name the classes that each mask shows."""
     known = rgb_map if rgb_map is not None else propose_map([pair.mask for pair in pairs])
     masks = track(pairs, "reading masks", transient=True)
     return [",".join(map(str, np.unique(read_mask(pair.mask, known)))) for pair in masks]
 
 
-def _link_fold(out: Path, fold: int, pairs: list[Pair], places: list[str]) -> None:
+def _link_fold(out: Path, fold: int, pairs: Sequence[Pair], places: Sequence[str]) -> None:
     for place, pair in zip(places, pairs, strict=True):
         folder = out / f"fold_{fold}" / ("valid" if int(place) == fold else "train")
         for kind, path in zip(("images", "masks"), pair, strict=True):
@@ -118,7 +146,7 @@ def _place(source: Path, target: Path, mode: str) -> None:
         shutil.copy2(source, target)
 
 
-def _write_manifest(path: Path, pairs: list[Pair], groups: list[str], places: list[str]) -> None:
+def _write_manifest(path: Path, pairs: Sequence[Pair], groups: Sequence[str], places: Sequence[str]) -> None:
     with written_in_place(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["place", "group", "image", "mask", "image_sha256", "mask_sha256"])

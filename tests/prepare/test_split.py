@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_split_and_another_another():
 def test_a_folder_is_split_by_patient(whole, tmp_path, flexunet, mode):
     out = tmp_path / "out"
     output = flexunet("split", whole, out, "--group-regex", "^([0-9]+)_", "--rgb-map", MAP, "--mode", mode)
-    assert "train: 48 images of 16 patients" in output
+    assert "train: 48 images in 16 groups" in output
     patients = {s: {p.stem[:3] for p in (out / s / "images").iterdir()} for s in ("train", "valid", "test")}
     assert [len(patients[s]) for s in ("train", "valid", "test")] == [16, 3, 1]
     assert len(set.union(*patients.values())) == 20
