@@ -97,7 +97,7 @@ def _run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
     parser = ArgumentParser(prog=f"flexunet {verb}", description=summary, exit_on_error=False, allow_abbrev=False)
     parameters = signature(function).parameters.values()
     positional: set[str | int] = {p.name for p in parameters if p.default is p.empty and p.kind is not p.KEYWORD_ONLY}
-    options: set[str | int] = {p.name for p in parameters} - positional
+    options: set[str | int] = {p.name for p in parameters if p.name not in positional}
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options)
     parser.add_function_arguments(function, as_group=False, as_positional=False, skip=positional)
     switches = {key for key, value in parser.get_defaults().items() if isinstance(value, bool)}

@@ -1,15 +1,37 @@
-"""RamCache: decoded samples in memory that all workers of a loader share."""
+"""Caches of decoded samples: in memory that all workers of a loader share, or in a file that outlives the run."""
 
+import errno
+import hashlib
+import os
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from flexunet_pl.errors import UserError
+from flexunet_pl.image_io import written_in_place
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it; it can be small in containers
+
+
+Decoded = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+class Cache(Protocol):
+    """Keeps image and class indices of samples at the network's size."""
+
+    def get(self, index: int) -> Decoded | None:
+        """Return image ``(H, W, C)`` and class indices ``(H, W)`` of a sample, or None where it has none."""
+        ...
+
+    def put(self, index: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+        """Keep a sample."""
+        ...
 
 
 class RamCache:
@@ -39,7 +61,7 @@ class RamCache:
         self.ready = _shared((samples,))
         self.ready.zero_()
 
-    def get(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    def get(self, index: int) -> Decoded | None:
         """Return image ``(H, W, C)`` and class indices ``(H, W)`` of a sample, or None before they were put."""
         if not self.ready[index]:
             return None
@@ -50,6 +72,91 @@ class RamCache:
         self.images[index] = torch.tensor(image)
         self.masks[index] = torch.tensor(mask)
         self.ready[index] = 1
+
+
+class DiskCache:
+    """Reads samples from a file of plain bytes that is mapped into memory: the system keeps what is used of it.
+
+    Args:
+        path: The file, one record of ``H * W * (C + 1)`` bytes per sample, image before mask.
+        samples: Number of samples.
+        shape: Height, width and channels.
+    """
+
+    def __init__(self, path: Path, samples: int, shape: tuple[int, int, int]) -> None:
+        self.path = path
+        self.samples = samples
+        self.shape = shape
+        self._records: NDArray[np.uint8] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_records": None}  # a worker maps the file itself: pickled, a map is a copy
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        height, width, channels = self.shape
+        return self.samples * height * width * (channels + 1)
+
+    def is_complete(self) -> bool:
+        """Tell whether the file is there; it is moved into place when it is written to the end."""
+        return self.path.is_file() and self.path.stat().st_size == self.size
+
+    def get(self, index: int) -> Decoded | None:
+        """Return image ``(H, W, C)`` and class indices ``(H, W)`` of a sample."""
+        if self._records is None:
+            self._records = np.memmap(self.path, np.uint8, "r", shape=(self.samples, self.size // self.samples))
+        height, width, channels = self.shape
+        image, mask = np.split(self._records[index], [height * width * channels])
+        return image.reshape(self.shape), mask.reshape(height, width)
+
+    def put(self, index: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+        """Do nothing: the file was complete before it was read."""
+
+    def fill(self, samples: Iterable[Decoded]) -> None:
+        """Write the file, unless another process has done so in the meantime.
+
+        Args:
+            samples: Image and class indices of each, in order; not touched where the file is there.
+
+        Raises:
+            UserError: If the folder cannot be written to.
+            OSError: If the disk is full.
+        """
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock")):
+                if self.is_complete():
+                    return
+                for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of a process that was killed
+                    left.unlink()
+                with written_in_place(self.path) as temporary, temporary.open("wb") as file:
+                    for image, mask in samples:  # written, not mapped: a full disk is an error then, not a crash
+                        file.write(image.tobytes())
+                        file.write(mask.tobytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}:
+                raise UserError(f"{self.path.parent}: cannot be written to; set data.cache to ram or none") from error
+            raise
+
+
+def content_key(files: Sequence[Path], settings: object) -> str:
+    """Return a name for what files hold, in their order, read with some settings.
+
+    Args:
+        files: The files.
+        settings: Whatever changes what is made of them; its ``repr`` counts.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.sha256(repr((settings, len(files))).encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
 
 
 def _shared(shape: tuple[int, ...]) -> torch.Tensor:

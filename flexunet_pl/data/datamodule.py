@@ -6,17 +6,15 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from rich.progress import track
 from torch.utils.data import DataLoader
 
 from flexunet_pl.batch import Batch, PredictBatch
-from flexunet_pl.data.cache import RamCache
-from flexunet_pl.data.dataset import (
-    EpochSampler,
-    PredictDataset,
-    SegmentationDataset,
-    collate,
-    collate_predict,
-)
+from flexunet_pl.console import say
+from flexunet_pl.data.cache import Cache, DiskCache, RamCache, content_key
+from flexunet_pl.data.dataset import PredictDataset, SegmentationDataset, collate, collate_predict
+from flexunet_pl.data.foreground import find_foreground
+from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import PRESETS, Transform
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import ImageReader, Window, read_size
@@ -44,8 +42,11 @@ class SegmentationDataModule(LightningDataModule):
             none.
         seed: Seed of the order and of the augmentation; by default that of `seed_everything`.
         predict_dir: Folder of images, or one image, for predict.
-        cache: Where decoded images of training and validation are kept from the first epoch on: `ram` (a byte per value
-            of image and mask at the network's size, 1 MiB per image of 512x512) or `none`.
+        cache: Where decoded images of training and validation are kept, a byte per value of image and mask at the
+            network's size (1 MiB per image of 512x512): `ram` fills as the first epoch reads; `disk` is a file in
+            `.flexunet_cache` below the root that is written once and used by every later run; `none`.
+        foreground_share: Share of the training images drawn that are to show more than the background, for small
+            lesions; where they do anyway, and with null, all are drawn alike.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
     """
 
@@ -62,7 +63,8 @@ class SegmentationDataModule(LightningDataModule):
         train_transform: Transform | Literal["ct_light", "ct_strong"] | None = "ct_light",
         seed: int | None = None,
         predict_dir: Path | None = None,
-        cache: Literal["none", "ram"] = "none",
+        cache: Literal["none", "ram", "disk"] = "none",
+        foreground_share: float | None = None,
         fold: int | None = None,
     ) -> None:
         super().__init__()
@@ -83,7 +85,10 @@ class SegmentationDataModule(LightningDataModule):
         )
         self.seed = seed
         self.predict_dir = predict_dir
+        if foreground_share is not None and not 0 < foreground_share <= 1:
+            raise UserError(f"data.foreground_share ({foreground_share}) must be above 0 and at most 1")
         self.cache = cache
+        self.foreground_share = foreground_share
         self.fold = fold
         self.pairs: dict[str, list[Pair]] = {}
         self.predict_paths: list[Path] = []
@@ -137,7 +142,17 @@ class SegmentationDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training images, shuffled and augmented."""
-        sampler = self._sampler(len(self.pairs["train"]), train=True)
+        rank, world_size = self._process()
+        masks = [pair.mask for pair in self.pairs["train"]]
+        sampler = EpochSampler(
+            len(masks),
+            seed=self.seed,
+            train=True,
+            rank=rank,
+            world_size=world_size,
+            foreground=find_foreground(masks, self.rgb_map) if self.foreground_share is not None else None,
+            foreground_share=self.foreground_share or 0.0,
+        )
         if self.trainer is not None:
             # Lightning starts the iterator before it tells the sampler the epoch: a resumed run would replay epoch 0
             epoch, batches = _position(self.trainer)
@@ -159,20 +174,34 @@ class SegmentationDataModule(LightningDataModule):
         return self._loader(dataset, range(rank, len(dataset), world_size), collate_predict)
 
     def _dataset(self, split: str, transform: Transform | None = None) -> SegmentationDataset:
-        cache = None
-        if self.cache == "ram" and split != "test":  # which is read once
-            cache = RamCache(len(self.pairs[split]), (*self.reader.size, self.reader.channels))
-        return SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed, cache)
+        dataset = SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed)
+        if split != "test":  # which is read once
+            dataset.cache = self._cache(split, dataset)
+        return dataset
+
+    def _cache(self, split: str, dataset: SegmentationDataset) -> Cache | None:
+        shape = (*self.reader.size, self.reader.channels)
+        if self.cache == "ram":
+            return RamCache(len(dataset), shape)
+        if self.cache == "none" or self.root is None:
+            return None
+        key = content_key([path for pair in dataset.pairs for path in pair], (self.reader, self.rgb_map))
+        cache = DiskCache(self.root / ".flexunet_cache" / f"{split}-{key}.bin", len(dataset), shape)
+        if not cache.is_complete():
+            say(f"writing {cache.path}, {cache.size / 2**20:.0f} MiB; it may be deleted at any time")
+            order = [SampleKey(0, i) for i in range(len(dataset))]
+            plain = SegmentationDataset(dataset.pairs, self.rgb_map, self.reader)
+            samples = (s for batch in track(self._loader(plain, order, list), "caching", transient=True) for s in batch)
+            cache.fill((s["image"].numpy(), s["mask"].numpy()) for s in samples)
+        return cache
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        return self._loader(self._dataset(split), self._sampler(len(self.pairs[split])), collate)
+        rank, world_size = self._process()
+        sampler = EpochSampler(len(self.pairs[split]), seed=self.seed, rank=rank, world_size=world_size)
+        return self._loader(self._dataset(split), sampler, collate)
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-
-    def _sampler(self, size: int, *, train: bool = False) -> EpochSampler:
-        rank, world_size = self._process()
-        return EpochSampler(size, seed=self.seed, train=train, rank=rank, world_size=world_size)
 
     def _loader(self, dataset: Any, sampler: Any, collate_fn: Any) -> DataLoader[Any]:
         return DataLoader(

@@ -1,39 +1,24 @@
-"""Images with their masks as a torch dataset, and the order in which they are drawn."""
+"""Images with their masks as a torch dataset."""
 
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from flexunet_pl.batch import Batch, PredictBatch
-from flexunet_pl.data.cache import RamCache
+from flexunet_pl.data.cache import Cache
+from flexunet_pl.data.sampler import SampleKey
 from flexunet_pl.data.transforms import Transform
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import ImageReader, read_mask, resize_image, resize_mask
 from flexunet_pl.pairing import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
-
-
-@dataclass(frozen=True)
-class SampleKey:
-    """Which sample to draw, in which epoch; with the seed it decides everything that is random about it.
-
-    Attributes:
-        epoch: Epoch, from 0.
-        index: Position in the data set.
-        counted: False for a sample that only keeps the processes in step and must not enter any score.
-    """
-
-    epoch: int
-    index: int
-    counted: bool = True
 
 
 class Sample(TypedDict):
@@ -71,7 +56,7 @@ class SegmentationDataset(Dataset[Sample]):
         reader: ImageReader,
         transform: Transform | None = None,
         seed: int = 0,
-        cache: RamCache | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.pairs = list(pairs)
         self.rgb_map = rgb_map
@@ -99,7 +84,7 @@ class SegmentationDataset(Dataset[Sample]):
         image, mask = self._read(key.index)
         if self.transform is not None:
             shapes = image.shape, mask.shape
-            image, mask = _transformed(self.transform, image, mask, (self.seed, key.epoch, key.index))
+            image, mask = _transformed(self.transform, image, mask, (self.seed, key.epoch, key.index, key.repeat))
             if (image.shape, mask.shape) != shapes:
                 raise DataError(
                     f"{pair.image}: the transform made it {image.shape[:2]} px, but it must keep {shapes[1]}; "
@@ -144,7 +129,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def _transformed(
-    transform: Transform, image: NDArray[np.uint8], mask: NDArray[np.uint8], seed: tuple[int, int, int]
+    transform: Transform, image: NDArray[np.uint8], mask: NDArray[np.uint8], seed: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Augment with random numbers that depend on the seed alone, not on the worker or on what came before."""
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -170,59 +155,6 @@ def _global_generators(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-class EpochSampler(Sampler[SampleKey]):
-    """Order of the samples, from seed and epoch alone, shared among processes.
-
-    In training every process gets the same number of different samples; where the data set does not divide, a few sit
-    out an epoch, others each time. In evaluation every sample is counted by exactly one process, and a process that
-    runs short repeats its last one without counting it, since the processes must make the same number of steps.
-
-    Args:
-        size: Number of samples in the data set.
-        seed: Seed of the order.
-        train: Whether to shuffle and cut; else in order, and filled up.
-        rank: Number of this process.
-        world_size: Number of processes.
-
-    Raises:
-        DataError: If there are fewer training samples than processes.
-    """
-
-    def __init__(self, size: int, *, seed: int = 0, train: bool = False, rank: int = 0, world_size: int = 1) -> None:
-        if train and size < world_size:
-            raise DataError(f"{size} training images cannot be shared by {world_size} processes; lower trainer.devices")
-        self.size = size
-        self.seed = seed
-        self.train = train
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.resume_from = (0, 0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws; Lightning calls this."""
-        self.epoch = epoch
-
-    def resume(self, epoch: int, samples_done: int) -> None:
-        """Go on within an epoch, behind the samples that an interrupted run has drawn."""
-        self.set_epoch(epoch)
-        self.resume_from = (epoch, samples_done)
-
-    def __len__(self) -> int:
-        rounded = self.size if self.train else self.size + self.world_size - 1
-        return rounded // self.world_size
-
-    def __iter__(self) -> Iterator[SampleKey]:
-        order = np.arange(self.size)
-        if self.train:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        mine = order[self.rank :: self.world_size][: len(self)]
-        keys = [SampleKey(self.epoch, int(i)) for i in mine]
-        keys += [SampleKey(self.epoch, int(order[-1]), counted=False)] * (len(self) - len(keys))
-        epoch, done = self.resume_from
-        return iter(keys[done if epoch == self.epoch else 0 :])
 
 
 class PredictItem(TypedDict):

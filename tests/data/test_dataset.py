@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexunet_pl.data.dataset import EpochSampler, SampleKey, SegmentationDataset, collate
+from flexunet_pl.data.dataset import SegmentationDataset, collate
+from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import CTAugmentation
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import ImageReader, read_image, read_mask, resize_image, resize_mask, write_image

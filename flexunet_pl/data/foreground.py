@@ -1,0 +1,37 @@
+"""Which masks show more than the background, for a sampler that draws them more often."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from flexunet_pl.image_io import read_mask
+from flexunet_pl.parallel import map_processes
+from flexunet_pl.rgb_map import RgbMap
+
+_FEW = 500  # masks, below which starting processes takes longer than reading
+
+
+def find_foreground(masks: list[Path], rgb_map: RgbMap) -> NDArray[np.bool_]:
+    """Read masks and tell which show more than the background.
+
+    Args:
+        masks: The files.
+        rgb_map: Classes and their colours, the background first.
+
+    Returns:
+        Shape ``(len(masks),)``.
+
+    Raises:
+        DataError: If a mask cannot be read.
+    """
+    workers = (os.cpu_count() or 1) if len(masks) > _FEW else 0
+    shown = map_processes(partial(_shows_foreground, rgb_map=rgb_map), masks, workers, chunk=16)
+    return np.array(list(track(shown, "reading masks", total=len(masks), transient=True)), dtype=bool)
+
+
+def _shows_foreground(mask: Path, rgb_map: RgbMap) -> bool:
+    return bool(read_mask(mask, rgb_map).any())
