@@ -4,9 +4,13 @@
 monai want the mask with a channel axis and options set, which is what these classes do.
 """
 
+from collections.abc import Sequence
+
 import torch
 from monai import losses as monai_losses
 from torch import nn
+
+from flexunet_pl.errors import UserError
 
 
 class DiceCELoss(nn.Module):
@@ -73,3 +77,23 @@ class TverskyLoss(nn.Module):
         """Return the loss of logits ``(N, K, H, W)`` for class indices ``(N, H, W)``."""
         loss: torch.Tensor = self.loss(logits, mask[:, None])
         return loss
+
+
+def weigh_classes(loss: nn.Module, weights: Sequence[float]) -> None:
+    """Give each class a weight in a loss: in its cross-entropy, or in the focal loss.
+
+    Args:
+        loss: A `torch.nn.CrossEntropyLoss`, or one of this module that has a cross-entropy part.
+        weights: One per class, in class order.
+
+    Raises:
+        UserError: If the loss knows no weights.
+    """
+    parts = {id(m): m for m in loss.modules() if isinstance(m, nn.CrossEntropyLoss | monai_losses.FocalLoss)}
+    if not parts:
+        raise UserError(f"model.class_weights: {type(loss).__name__} takes none; leave them out, or use another loss")
+    for part in parts.values():
+        name = "weight" if isinstance(part, nn.CrossEntropyLoss) else "class_weight"
+        skipped = 0 if getattr(part, "include_background", True) else 1
+        # not persistent: a checkpoint serves runs with other weights too
+        part.register_buffer(name, torch.tensor(list(weights)[skipped:]), persistent=False)

@@ -16,6 +16,7 @@ from flexunet_pl.batch import Batch, PredictBatch
 from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import ImageReader
+from flexunet_pl.losses import weigh_classes
 from flexunet_pl.metrics import SegmentationScores
 from flexunet_pl.models.build import build_network, for_pixels, network_spec
 from flexunet_pl.models.flexunet import FlexUNet
@@ -55,6 +56,8 @@ class SegmentationTask(LightningModule):
         in_channels: 3 for R, G, B or 1 for grey.
         image_window: Lowest and highest value of 16-bit and float images, mapped to 0 and 255.
         loss: Called with logits ``(N, K, H, W)`` and class indices ``(N, H, W)``; cross-entropy where none is given.
+        class_weights: Weight of each class in the loss, by name; `flexunet check --out` writes them for a data set as
+            class_weights.yaml, ready to be given as one more ``-c``.
         optimizer: Called with the parameters.
         scheduler: Called with the optimizer; stepped once an epoch, after validation. None keeps the rate.
     """
@@ -67,6 +70,7 @@ class SegmentationTask(LightningModule):
         in_channels: Literal[1, 3] = 3,
         image_window: tuple[float, float] | None = None,
         loss: nn.Module | None = None,
+        class_weights: dict[str, float] | None = None,
         optimizer: Callable[[Iterable[Tensor]], Optimizer] = lambda params: Adam(params, lr=1e-4, eps=1e-7),
         scheduler: Callable[[Optimizer], Scheduler] | None = lambda optimizer: ReduceLROnPlateau(
             optimizer, monitor="val/loss", factor=0.4, patience=4, threshold=1e-4, threshold_mode="abs"
@@ -81,6 +85,8 @@ class SegmentationTask(LightningModule):
         check_image_size((image_size[0], image_size[1]), getattr(network, "size_factor", stride))
         self.network = for_pixels(network)
         self.loss = loss if loss is not None else nn.CrossEntropyLoss()
+        if class_weights is not None:
+            weigh_classes(self.loss, _in_class_order(class_weights, self.rgb_map))
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.train_scores, self.val_scores, self.test_scores = (
@@ -279,6 +285,15 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     except RuntimeError as error:
         raise ModelFileError(f"{path}: {_first_lines(str(error))}") from error
     return network.eval()
+
+
+def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float]:
+    if set(weights) != set(rgb_map.names) or not all(0 <= weight < float("inf") for weight in weights.values()):
+        raise UserError(
+            f"model.class_weights is {dict(weights)}; expected a weight of at least 0 for each of "
+            f"{', '.join(rgb_map.names)}"
+        )
+    return [float(weights[name]) for name in rgb_map.names]
 
 
 def _first_lines(message: str, count: int = 3) -> str:

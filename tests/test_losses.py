@@ -2,7 +2,8 @@ import pytest
 import torch
 from monai import losses as monai_losses
 
-from flexunet_pl.losses import DiceCELoss, FocalLoss, TverskyLoss
+from flexunet_pl.errors import UserError
+from flexunet_pl.losses import DiceCELoss, FocalLoss, TverskyLoss, weigh_classes
 
 LOSSES = [DiceCELoss(), FocalLoss(), TverskyLoss()]
 
@@ -44,3 +45,22 @@ def test_the_parts_of_dice_and_cross_entropy_add_up():
     assert DiceCELoss(lambda_dice=0)(logits, mask).item() == pytest.approx(
         torch.nn.functional.cross_entropy(logits, mask).item(), rel=1e-6
     )
+
+
+def test_class_weights_enter_the_cross_entropy_and_the_focal_loss_and_no_checkpoint():
+    logits, mask = batch()
+    weights = [0.2, 1.5, 3.0]
+    expected = torch.nn.functional.cross_entropy(logits, mask, torch.tensor(weights)).item()
+    for loss in (torch.nn.CrossEntropyLoss(), DiceCELoss(lambda_dice=0)):
+        weigh_classes(loss, weights)
+        assert loss(logits, mask).item() == pytest.approx(expected, rel=1e-6)
+        assert not loss.state_dict()
+    for background in (True, False):
+        focal = FocalLoss(include_background=background)
+        weigh_classes(focal, weights)
+        theirs = monai_losses.FocalLoss(
+            include_background=background, to_onehot_y=True, use_softmax=True, weight=weights[not background :]
+        )
+        assert focal(logits, mask).item() == pytest.approx(theirs(logits, mask[:, None]).item(), rel=1e-6)
+    with pytest.raises(UserError, match="TverskyLoss takes none"):
+        weigh_classes(TverskyLoss(), weights)

@@ -125,3 +125,11 @@ def test_importing_the_package_is_light():
 def test_numpy_images_need_no_copy_to_be_read():
     image = np.zeros((1, 16, 24, 3), dtype=np.uint8)
     assert small_task()(torch.from_numpy(image).permute(0, 3, 1, 2)).shape == (1, 4, 16, 24)
+
+
+def test_class_weights_follow_the_names_not_their_order():
+    task = small_task(class_weights={"lung": 4, "heart": 3, "trachea": 2, "background": 1})
+    assert task.loss.weight.tolist() == [1, 2, 3, 4]
+    for wrong in ({"lung": 1.0}, dict.fromkeys(MAP, -1.0), dict.fromkeys([*MAP, "liver"], 1.0)):
+        with pytest.raises(UserError, match=r"model\.class_weights is .*for each of background, trachea, heart, lung"):
+            small_task(class_weights=wrong)

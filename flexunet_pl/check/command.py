@@ -1,6 +1,5 @@
 """The verb `check`."""
 
-import json as json_module
 import os
 import sys
 from pathlib import Path
@@ -9,13 +8,12 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from flexunet_pl.check.findings import Finding, find_faults
-from flexunet_pl.check.pictures import draw_samples, draw_statistics
-from flexunet_pl.check.scan import Scan, scan_pairs
+from flexunet_pl.check.findings import Finding, find_faults, rank_look_alikes
+from flexunet_pl.check.output import print_results, to_json, write_results
+from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.check.summary import summarise
-from flexunet_pl.console import harmless, say
+from flexunet_pl.console import say
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.pairing import Pair, survey_pairs
 from flexunet_pl.prepare.names import group_of, parse_group_regex
@@ -23,7 +21,6 @@ from flexunet_pl.prepare.propose import propose_map
 from flexunet_pl.rgb_map import RgbMap
 
 SPLITS = ("train", "valid", "test")
-_SHOWN = 20  # findings of a kind on the console; --json has all
 
 
 def check_data(
@@ -49,7 +46,7 @@ def check_data(
         group_regex: Regular expression that finds the patient in a file's name, such as ^([0-9]+)_.
         image_window: Lowest and highest value of 16-bit and float images.
         image_size: Height and width of training, for the memory of the cache.
-        out: Folder for statistics.png, samples.png and check.json.
+        out: Folder for statistics.png, samples.png, class_weights.yaml and check.json, and look_alikes.png.
         json: Whether to print the result as JSON on standard output, and nothing else there.
         workers: Processes; by default as many as there are cores.
 
@@ -78,15 +75,16 @@ def check_data(
     console = Console(stderr=True)
     scans = list(track(scanned, "checking", total=len(pairs), console=console, disable=not console.is_terminal))
     findings = [*problems, *find_faults(scans, known, groups)]
-    summary = summarise(scans, findings, known, (size[0], size[1]), groups)
+    look_alikes = rank_look_alikes(scans)
+    summary = summarise(scans, findings, look_alikes, known, (size[0], size[1]), groups)
     if rgb_map is None:
         say(f"note: no rgb_map was given; proposed from the masks: {known.to_dict()}")
     if out is not None:
-        _write(out, summary, scans, known, window)
+        write_results(out, summary, scans, look_alikes, known, window)
     if json:
-        sys.stdout.write(_to_json(summary))
+        sys.stdout.write(to_json(summary))
     else:
-        _print(summary, findings)
+        print_results(summary)
     return 1 if findings else 0
 
 
@@ -120,51 +118,3 @@ def _model_of(experiment: Path | None) -> dict[str, Any]:
     if not isinstance(model, dict) or "rgb_map" not in model:
         raise UserError(f"{experiment}: has no model.rgb_map")
     return model
-
-
-def _write(out: Path, summary: dict[str, Any], scans: list[Scan], rgb_map: RgbMap, window: Any) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; name a folder for the pictures")
-    out.mkdir(parents=True, exist_ok=True)
-    draw_statistics(summary, rgb_map, out / "statistics.png")
-    draw_samples(scans, rgb_map, window, out / "samples.png")
-    (out / "check.json").write_text(_to_json(summary), encoding="utf-8")
-    say(f"pictures and check.json written to {out}")
-
-
-def _to_json(summary: dict[str, Any]) -> str:
-    return json_module.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-
-
-def _print(summary: dict[str, Any], findings: list[Finding]) -> None:
-    console = Console()
-    table = Table(title="data set")
-    table.add_column("")
-    for split in summary["splits"]:
-        table.add_column(split, justify="right")
-    for key in ("pairs", "unusable", "empty_masks", "augmented_copies"):
-        table.add_row(key.replace("_", " "), *(str(split[key]) for split in summary["splits"].values()))
-    if any(split["groups"] for split in summary["splits"].values()):
-        table.add_row("groups", *(str(len(split["groups"])) for split in summary["splits"].values()))
-    for label, key in (("sizes", "sizes"), ("image modes", "image_modes"), ("mask modes", "mask_modes")):
-        cells = (", ".join(f"{n} {v}" for v, n in list(s[key].items())[:4]) for s in summary["splits"].values())
-        table.add_row(label, *cells)
-    table.add_row("pixels off the map", *(f"{s['off_map_share']:.2%}" for s in summary["splits"].values()))
-    for name in list(summary["rgb_map"])[1:]:
-        cells = (
-            f"{s['images'][name]} images, {s['pixels'][name] / max(1, sum(s['pixels'].values())):.3%}"
-            for s in summary["splits"].values()
-        )
-        table.add_row(harmless(name), *cells)
-    console.print(table)
-    console.print(f"memory of a cache of all images: {summary['cache_bytes'] / 2**20:.0f} MiB")
-    kinds: dict[str, list[str]] = {}
-    for finding in findings:
-        kinds.setdefault(finding.kind, []).append(finding.message)
-    for kind, messages in kinds.items():
-        console.print(f"[bold]{kind}[/bold]: {len(messages)}")
-        for message in messages[:_SHOWN]:
-            console.print(f"  {harmless(message)}", markup=False, highlight=False, soft_wrap=True)
-        if len(messages) > _SHOWN:
-            console.print(f"  ... and {len(messages) - _SHOWN} more, all in --json")
-    console.print("no findings" if not findings else f"{len(findings)} findings")

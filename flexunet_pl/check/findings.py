@@ -174,6 +174,32 @@ def near_pairs(scans: Sequence[Scan]) -> Iterator[tuple[int, int, float]]:
                 yield i, i + 1 + int(offset), float(np.abs(one.astype(np.int16) - two).mean())
 
 
+class LookAlike(NamedTuple):
+    """Two pictures of different splits that look alike.
+
+    Attributes:
+        one: The first.
+        two: The second.
+        difference: Mean difference of their thumbnails in grey values.
+    """
+
+    one: Scan
+    two: Scan
+    difference: float
+
+
+def rank_look_alikes(scans: Sequence[Scan]) -> list[LookAlike]:
+    """Return the pictures of different splits that look alike, the most alike first.
+
+    That is no fault in itself: slices of the same height look alike in two patients, and neighbours in one do.
+
+    Args:
+        scans: One per pair.
+    """
+    pairs = [LookAlike(scans[i], scans[j], difference) for i, j, difference in near_pairs(scans)]
+    return sorted(pairs, key=lambda pair: pair.difference)
+
+
 def groups_across_splits(scans: Sequence[Scan], group_regex: re.Pattern[str] | None) -> Iterator[Finding]:
     """Name the patients whose pictures lie in more than one split."""
     splits: dict[str, Counter[str]] = defaultdict(Counter)

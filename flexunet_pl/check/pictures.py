@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_pl.check.findings import LookAlike
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import Window, read_image, read_mask, resize_image, resize_mask, write_image, written_in_place
@@ -70,6 +71,23 @@ def draw_samples(scans: Sequence[Scan], rgb_map: RgbMap, window: Window | None, 
         size = fit_size(index.shape, _SIDE)
         image, index = resize_image(image, size), resize_mask(index, size)
         panels = (image, rgb_map.paint(index), draw_overlay(image, index, rgb_map))
+        rows.append(np.hstack([_padded(panel) for panel in panels]))
+    if rows:
+        write_image(path, np.vstack(rows))
+
+
+def draw_look_alikes(look_alikes: Sequence[LookAlike], window: Window | None, path: Path) -> None:
+    """Draw the pictures of different splits that look most alike, side by side; nothing where there are none.
+
+    Args:
+        look_alikes: The pairs, ranked.
+        window: Lowest and highest value of 16-bit and float images.
+        path: The PNG to write.
+    """
+    rows = []
+    for pair in look_alikes[:_ROWS]:
+        images = [read_image(scan.pair.image, window=window) for scan in (pair.one, pair.two)]
+        panels = [resize_image(image, fit_size(image.shape[:2], _SIDE)) for image in images]
         rows.append(np.hstack([_padded(panel) for panel in panels]))
     if rows:
         write_image(path, np.vstack(rows))

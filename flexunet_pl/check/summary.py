@@ -5,15 +5,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from flexunet_pl.check.findings import Finding
+from flexunet_pl.check.findings import Finding, LookAlike
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.prepare.names import copy_source, group_of
 from flexunet_pl.rgb_map import RgbMap
+
+_RANKED = 50  # look-alikes that are listed
 
 
 def summarise(
     scans: Sequence[Scan],
     findings: Sequence[Finding],
+    look_alikes: Sequence[LookAlike],
     rgb_map: RgbMap,
     size: tuple[int, int],
     group_regex: re.Pattern[str] | None = None,
@@ -23,13 +26,15 @@ def summarise(
     Args:
         scans: One per pair.
         findings: What is wrong with it.
+        look_alikes: Pictures across splits that look alike, ranked.
         rgb_map: Classes and colours.
         size: Height and width that the network is trained at, for the memory of the cache.
         group_regex: Finds the patient in a stem.
 
     Returns:
         ``rgb_map``; per split the number of pairs, of empty masks and augmented copies, groups, sizes, modes, pixels
-        and images per class, and pixels off the map; ``cache_bytes``; ``class_weights``; ``findings``.
+        and images per class, and pixels off the map; ``cache_bytes``; ``class_weights``; ``look_alikes``;
+        ``findings``.
     """
     splits = list(dict.fromkeys(scan.split for scan in scans))
     return {
@@ -38,6 +43,10 @@ def summarise(
         # a decoded image of three channels and the class indices of its mask, a byte each
         "cache_bytes": len(scans) * size[0] * size[1] * 4,
         "class_weights": class_weights(scans, rgb_map),
+        "look_alikes": [
+            {"images": [str(a.pair.image), str(b.pair.image)], "splits": [a.split, b.split], "grey_levels": round(d, 2)}
+            for a, b, d in look_alikes[:_RANKED]
+        ],
         "findings": [finding._asdict() for finding in findings],
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from flexunet_pl.__main__ import main
@@ -191,7 +192,10 @@ def test_pictures_table_and_weights(data, tmp_path, capsys):
     assert "lung" in table
     assert read_image(tmp_path / "out" / "statistics.png").std() > 10
     assert read_image(tmp_path / "out" / "samples.png").shape[1] == 3 * 196
+    weights = yaml.safe_load((tmp_path / "out" / "class_weights.yaml").read_text())["model"]["class_weights"]
+    assert list(weights) == list(PHANTOM_MAP.names)
     saved = json.loads((tmp_path / "out" / "check.json").read_text())
+    assert weights == saved["class_weights"]
     pixels = {name: sum(s["pixels"][name] for s in saved["splits"].values()) for name in PHANTOM_MAP.names}
     masks = [read_mask(p, PHANTOM_MAP) for p in sorted(data.rglob("masks/*.png"))]
     assert pixels["lung"] == sum(int((mask == 3).sum()) for mask in masks)
@@ -294,3 +298,24 @@ def test_real_sets(shared, capsys, name, regex, groups, copies):
     assert (len(split["groups"]), split["augmented_copies"]) == (groups, copies)
     if name == "Chest-CT-Subset":
         assert 0.15 < split["off_map_share"] < 0.25
+
+
+def test_pictures_that_look_alike_across_splits_are_ranked_and_drawn_but_are_no_finding(data, tmp_path, capsys):
+    source = sorted((data / "train" / "images").iterdir())[0]
+    rng = np.random.default_rng(0)
+    for number, noise in ((1, 40), (2, 25)):
+        noisy = read_image(source) + rng.normal(8, noise, (96, 96, 1))
+        write_image(data / "valid" / "images" / f"n{number}.png", noisy.clip(0, 255).astype(np.uint8))
+        shutil.copy(data / "train" / "masks" / source.name, data / "valid" / "masks" / f"n{number}.png")
+    out = tmp_path / "out"
+    assert main(["check", str(data), "--rgb-map", MAP, "--out", str(out), "--workers", "0"]) == 0
+    assert "most alike across splits" in capsys.readouterr().out
+    ranked = json.loads((out / "check.json").read_text())["look_alikes"]
+    assert [Path(image).stem for pair in ranked[:2] for image in pair["images"]] == [
+        source.stem,
+        "n2",
+        source.stem,
+        "n1",
+    ]
+    assert [pair["grey_levels"] for pair in ranked] == sorted(pair["grey_levels"] for pair in ranked)
+    assert read_image(out / "look_alikes.png").shape[1] == 2 * 196
