@@ -59,6 +59,12 @@ def _run_prepare(verb: str, args: list[str], trusted: list[str]) -> int:
     return int(_run_function(prepare_data, verb, args) or 0)
 
 
+def _run_augment(verb: str, args: list[str], trusted: list[str]) -> None:
+    from flexunet_pl.data.augment import augment_data
+
+    _run_function(augment_data, verb, args)
+
+
 def _run_demo(verb: str, args: list[str], trusted: list[str]) -> None:
     from flexunet_pl.demo import run_demo
 
@@ -130,6 +136,7 @@ VERBS = {
     "prepare": Verb("turn a public download into a data set, by a recipe", _run_prepare),
     "check": Verb("check a data set before anything is trained on it", _run_check),
     "split": Verb("split a folder into train, valid and test, or into folds, by patient", _run_split),
+    "augment": Verb("write variants of the training pictures beside them", _run_augment),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", _run_phantom),
     "import-config": Verb("convert a train_eval_infer.config of the original", _run_import_config),
     "import-keras": Verb("turn a Keras file of the original into a checkpoint", _run_import_keras),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from flexunet_pl import FlexUNet
 from flexunet_pl.__main__ import main
@@ -47,14 +48,27 @@ def my_data(workspace, phantoms):
     for kind in ("images", "masks"):
         shutil.copytree(phantoms / "train" / kind, workspace / "all_my_slices" / kind)
     shutil.copytree(phantoms / "test" / "images", workspace / "mini_test" / "images")
+    _write_volumes(sorted((workspace / "white" / "train" / "images").iterdir()), workspace / "Task06_Lung")
     (workspace / "train_eval_infer.config").write_text(ORIGINAL)
     save_keras_weights(FlexUNet(3, 2, 2, (3, 3), 3), workspace / "best_model.h5")
     return workspace / "my_data"
 
 
+def _write_volumes(images, raw):
+    """Stacks of three slices each, as of four patients."""
+    for kind in ("imagesTr", "labelsTr"):
+        (raw / kind).mkdir(parents=True)
+    for i in range(0, len(images), 3):
+        slices = [read_image(path, channels=1)[..., 0] for path in images[i : i + 3]]
+        masks = [read_image(path.parents[1] / "masks" / path.name)[..., 0] // 255 for path in images[i : i + 3]]
+        for kind, planes in (("imagesTr", slices), ("labelsTr", masks)):
+            image = SimpleITK.GetImageFromArray(np.stack(planes))
+            SimpleITK.WriteImage(image, str(raw / kind / f"lung_{i:03d}.nii.gz"))
+
+
 def small(words):
     """The same command, for a test: tiny where it trains, printed where it needs hardware."""
-    if words[0] in {"import-config", "import-keras", "export", "split"}:
+    if words[0] in {"import-config", "import-keras", "export", "split", "prepare", "augment"}:
         return words
     if words[0] != "fit":
         return [*words, "--data.num_workers", "0"]
@@ -89,7 +103,8 @@ def test_the_commands_of_the_readme_work(workspace, my_data, flexunet):
 
 def test_the_other_commands_are_known_ones():
     others = {c for c in COMMANDS if not c.startswith("flexunet ")}
-    assert others == {"make demo", "make test", "pip install .", "pip install '.[keras]'", "tensorboard --logdir runs"}
+    installs = {"pip install .", "pip install '.[keras]'", "pip install '.[volumes]'"}
+    assert others == {"make demo", "make test", "tensorboard --logdir runs"} | installs
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(
         re.search(rf"^{target}:", makefile, re.MULTILINE) for target in ("demo", "test", "lint", "bench", "help")

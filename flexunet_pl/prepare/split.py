@@ -2,9 +2,7 @@
 
 import csv
 import hashlib
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +16,7 @@ from flexunet_pl.image_io import read_mask, written_in_place
 from flexunet_pl.pairing import Pair, survey_pairs
 from flexunet_pl.prepare.assign import assign_folds, assign_splits
 from flexunet_pl.prepare.names import copy_source, group_of, parse_group_regex
+from flexunet_pl.prepare.place import check_new_folder, place_file
 from flexunet_pl.prepare.propose import propose_map
 from flexunet_pl.rgb_map import RgbMap
 
@@ -51,7 +50,9 @@ def split_data(
         DataError: If the files do not pair, or a mask cannot be read.
         UserError: If the output is there already, or there are too few patients.
     """
-    _check_places(src, out, folds)
+    check_new_folder(src, out)
+    if folds is not None and folds < 2:
+        raise UserError(f"folds ({folds}) must be at least 2")
     regex = parse_group_regex(group_regex)
     pairs = _pairs(src)
     groups = [_group(pair, regex) for pair in pairs]
@@ -91,22 +92,13 @@ def write_split(
         folders = [out] * len(pairs)
     for folder, pair in track(zip(folders, pairs, strict=True), "writing", total=len(pairs), transient=True):
         for kind, path in zip(("images", "masks"), pair, strict=True):
-            _place(path, folder / kind / path.name, mode)
+            place_file(path, folder / kind / path.name, mode)
     for fold in range(folds or 0):
         _link_fold(out, fold, pairs, places)
     _write_manifest(out / "split.csv", pairs, groups, places)
     for place in sorted(set(places)):
         members = [group for group, p in zip(groups, places, strict=True) if p == place]
         say(f"{place}: {len(members)} images in {len(set(members))} groups")
-
-
-def _check_places(src: Path, out: Path, folds: int | None) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is not empty; name another folder")
-    if folds is not None and folds < 2:
-        raise UserError(f"folds ({folds}) must be at least 2")
-    if out.absolute().is_relative_to(src.absolute()):
-        raise UserError(f"{out}: lies in the input {src}; name a folder outside of it")
 
 
 def _pairs(src: Path) -> list[Pair]:
@@ -128,7 +120,7 @@ def _link_fold(out: Path, fold: int, pairs: Sequence[Pair], places: Sequence[str
     for place, pair in zip(places, pairs, strict=True):
         folder = out / f"fold_{fold}" / ("valid" if int(place) == fold else "train")
         for kind, path in zip(("images", "masks"), pair, strict=True):
-            _place(out / kind / path.name, folder / kind / path.name, "link")
+            place_file(out / kind / path.name, folder / kind / path.name, "link")
 
 
 def _group(pair: Pair, regex: re.Pattern[str] | None) -> str:
@@ -136,14 +128,6 @@ def _group(pair: Pair, regex: re.Pattern[str] | None) -> str:
     if found is None and regex is not None:
         raise UserError(f"{pair.image}: the group-regex finds no patient in this name; mend the expression")
     return found if found is not None else copy_source(pair.image.stem) or pair.image.stem
-
-
-def _place(source: Path, target: Path, mode: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if mode == "link":
-        target.symlink_to(os.path.relpath(source, target.parent))
-    else:
-        shutil.copy2(source, target)
 
 
 def _write_manifest(path: Path, pairs: Sequence[Pair], groups: Sequence[str], places: Sequence[str]) -> None:
