@@ -54,3 +54,4 @@ bench: $(READY) ## measure what the project claims to be fast
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/score.py

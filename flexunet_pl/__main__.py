@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_origin
 
 from flexunet_pl import __version__
 from flexunet_pl.console import say
@@ -65,6 +65,12 @@ def _run_augment(verb: str, args: list[str], trusted: list[str]) -> None:
     _run_function(augment_data, verb, args)
 
 
+def _run_score(verb: str, args: list[str], trusted: list[str]) -> None:
+    from flexunet_pl.scoring.score import score_masks
+
+    _run_function(score_masks, verb, args)
+
+
 def _run_demo(verb: str, args: list[str], trusted: list[str]) -> None:
     from flexunet_pl.demo import run_demo
 
@@ -109,7 +115,8 @@ def _run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
     switches = {key for key, value in parser.get_defaults().items() if isinstance(value, bool)}
     for action in parser._actions:  # for the help page; there is no other way to name options
         action.option_strings = [option.replace("_", "-") for option in action.option_strings]
-    words = [_option(arg, following, switches) for arg, following in pairwise([*args, ""])]
+    lists = {p.name for p in parameters if p.default is p.empty and get_origin(p.annotation) is list}
+    words = [_option(arg, following, switches, lists) for arg, following in pairwise([*args, ""])]
     try:
         given = parser.parse_args(words)
     except argparse.ArgumentError as error:
@@ -118,14 +125,15 @@ def _run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
     return function(**given.as_dict())
 
 
-def _option(arg: str, following: str, switches: set[str]) -> str:
-    """Write an option as the parser wants it: with underscores, and with a value where it is a bare switch."""
+def _option(arg: str, following: str, switches: set[str], lists: set[str]) -> str:
+    """Write an option as the parser wants it: with underscores, a value for a bare switch, a plus for a list's item."""
     if not arg.startswith("--"):
         return arg
     name, equals, value = arg[2:].partition("=")
     name = name.replace("-", "_")
     bare = name in switches and not equals and following.lower() not in {"true", "false"}
-    return f"--{name}=true" if bare else f"--{name}{equals}{value}"
+    item = "+" if name in lists and not (value or following).startswith("[") else ""
+    return f"--{name}=true" if bare else f"--{name}{item}{equals}{value}"
 
 
 VERBS = {
@@ -133,6 +141,7 @@ VERBS = {
     "validate": Verb("score a checkpoint on the valid folder", _run_lightning),
     "test": Verb("score a checkpoint on the test folder", _run_lightning),
     "predict": Verb("write masks for a folder of images", _run_lightning),
+    "score": Verb("score masks of anyone against the true ones, or two predictions against each other", _run_score),
     "prepare": Verb("turn a public download into a data set, by a recipe", _run_prepare),
     "check": Verb("check a data set before anything is trained on it", _run_check),
     "split": Verb("split a folder into train, valid and test, or into folds, by patient", _run_split),

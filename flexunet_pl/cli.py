@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from rich.console import Console
 
 from flexunet_pl.callbacks import (
+    CaseScores,
     EpochChangeInference,
     FiniteLoss,
     GracefulStop,
@@ -74,6 +75,7 @@ _CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "epoch_change": (EpochChangeInference, {}),
     "stop_file": (StopFile, {}),
     "prediction": (PredictionWriter, {}),
+    "scores": (CaseScores, {}),
 }
 _MONITORS = ("checkpoint", "last_checkpoint", "early_stopping")  # those of them that watch a score
 _EXPECTED_WARNINGS = (
@@ -300,29 +302,28 @@ class FlexUNetCLI(LightningCLI):
 
     def after_validate(self) -> None:
         """Print the scores and keep them as ``val_scores.json``."""
-        self._print_scores("val")
+        scores = self._write_scores("val")
+        if self.trainer.is_global_zero and scores:
+            Console().print(make_score_table(scores, self.model.rgb_map, title="valid scores, means over images"))
+            say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
+            say(f"dice_coef_multiclass {scores['dice_coef_multiclass']:.4f} (the reference's; counts the background)")
 
     def after_test(self) -> None:
-        """Print the scores and keep them as ``test_scores.json``."""
-        self._print_scores("test")
+        """Keep the scores as ``test_scores.json``; `CaseScores` has printed them."""
+        self._write_scores("test")
 
     def after_predict(self) -> None:
         """Say where the masks are."""
         if self.trainer.is_global_zero:
             say(f"masks written to {self._get(self.config, 'prediction').output_dir}")
 
-    def _print_scores(self, stage: str) -> None:
+    def _write_scores(self, stage: str) -> dict[str, float]:
         folder = self.trainer.log_dir  # all processes must ask for it together
-        if not self.trainer.is_global_zero:
-            return
         scores = {k.removeprefix(f"{stage}/"): float(v) for k, v in self.trainer.callback_metrics.items()}
-        if self.trainer.loggers and folder is not None:
+        if self.trainer.is_global_zero and self.trainer.loggers and folder is not None:
             with written_in_place(Path(folder) / f"{stage}_scores.json") as target:
                 target.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-        Console().print(make_score_table(scores, self.model.rgb_map, title=f"{stage} scores, means over images"))
-        if "dice_coef_multiclass" in scores:
-            say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
-            say(f"dice_coef_multiclass {scores['dice_coef_multiclass']:.4f} (the reference's; counts the background)")
+        return scores
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

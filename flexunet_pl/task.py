@@ -135,9 +135,19 @@ class SegmentationTask(LightningModule):
         """Add a batch to the scores of the validation."""
         self._step(batch, self.val_scores)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the scores of the test."""
-        self._step(batch, self.test_scores)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add a batch to the scores of the test.
+
+        Args:
+            batch: The batch.
+            batch_idx: Its number.
+
+        Returns:
+            Probabilities of those images that count, shape ``(N, K, H, W)``, float32.
+        """
+        logits: Tensor = self(batch["image"]).float()
+        self._score(logits, batch, self.test_scores)
+        return logits[: batch["counted"]].softmax(dim=1)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the validation."""
@@ -148,9 +158,11 @@ class SegmentationTask(LightningModule):
         self._log_scores("test", self.test_scores)
 
     def _step(self, batch: Batch, scores: SegmentationScores) -> Tensor:
+        return self._score(self(batch["image"]).float(), batch, scores)
+
+    def _score(self, logits: Tensor, batch: Batch, scores: SegmentationScores) -> Tensor:
         counted = batch["counted"]  # 0 where the images only keep the processes in step: then nothing is added
-        logits: Tensor = self(batch["image"])[:counted].float()
-        mask = batch["mask"][:counted].long()
+        logits, mask = logits[:counted], batch["mask"][:counted].long()
         loss = self._loss_of(logits, mask) if counted else logits.sum()
         scores.update(logits.detach(), mask, loss.detach())
         return loss

@@ -92,7 +92,7 @@ def test_the_scores_of_a_checkpoint_are_those_of_its_masks(workspace, flexunet, 
     out = flexunet("test", "--ckpt_path", checkpoint, "--data.root", "small", "--data.num_workers", 0,
                    "--trainer.logger.name", "scores")  # fmt: skip
     assert "trachea" in out
-    assert "counts the background" in out
+    assert "they count the background" in out
     scores = json.loads((workspace / "runs" / "scores" / "version_0" / "test_scores.json").read_text())
     flexunet("predict", "--ckpt_path", checkpoint, "--data.predict_dir", "small/test/images", "--data.num_workers", 0,
              "--prediction.output_dir", "out")  # fmt: skip
@@ -101,6 +101,15 @@ def test_the_scores_of_a_checkpoint_are_those_of_its_masks(workspace, flexunet, 
         truth, found = read_mask(path, PHANTOM_MAP) == 3, read_mask(workspace / "out" / path.name, PHANTOM_MAP) == 3
         dice.append(2 * (truth & found).sum() / (truth.sum() + found.sum()))
     assert scores["dice/lung"] == pytest.approx(np.mean(dice), abs=1e-6)
+
+    flexunet("score", "--pred", "out", "--target", "small/test/masks", "--experiment", "c.yaml", "--out", "tables")
+    run, tables = workspace / "runs" / "scores" / "version_0", workspace / "tables"
+    for name in ("per_case.csv", "summary.csv"):
+        assert (run / name).read_text() == (tables / name).read_text()
+    reference = dict(line.split(",") for line in (run / "evaluation.csv").read_text().splitlines())
+    assert list(reference) == ["categorical_crossentropy", "dice_coef_multiclass"]
+    assert float(reference["categorical_crossentropy"]) == pytest.approx(scores["loss"], abs=1e-4)
+    assert float(reference["dice_coef_multiclass"]) == pytest.approx(scores["dice_coef_multiclass"], abs=1e-4)
 
 
 def test_predict_writes_masks_overlays_and_probabilities_of_the_image_s_size(workspace, flexunet, trained):
@@ -218,13 +227,15 @@ def test_two_processes_train_and_score_like_one(workspace, phantoms):
     assert len((workspace / RUN / "train_losses.csv").read_text().splitlines()) == 2
     test = ["test", "--ckpt_path", f"{RUN}/checkpoints/best.ckpt", "--data.root", phantoms, "--data.num_workers", 0]
     out = run(*test, "--trainer.logger.name", "two", "--data.batch_size", 1, *ddp)
-    assert out.count("test scores") == 1
+    assert out.count("test, 3 cases") == 1
     assert main([*map(str, test), "--trainer.logger.name", "one"]) == 0
     one, two = (
         json.loads((workspace / "runs" / n / "version_0" / "test_scores.json").read_text()) for n in ("one", "two")
     )
     assert len(list((phantoms / "test" / "images").iterdir())) % 2 == 1
     assert one == pytest.approx(two, abs=1e-6)
+    one, two = ((workspace / "runs" / n / "version_0" / "per_case.csv").read_text() for n in ("one", "two"))
+    assert one == two
 
 
 STOPPING = """

@@ -6,6 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
 
 from flexunet_pl.image_io import read_image, read_mask
@@ -89,3 +92,27 @@ def test_every_real_mask_decodes_like_the_reference_s_nearest_colour(shared, fol
         off_map.append(rgb_map.decode(pixels.astype(np.uint8)).off_map / nearest.size)
     if folder == "Chest-CT-Subset":
         assert 0.15 < np.mean(off_map) < 0.25
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.filterwarnings("ignore:.*get_mask_edges:FutureWarning")
+def test_the_reference_s_own_predictions_are_scored_as_by_brute_force_and_by_monai(shared, tmp_path, flexunet, name):
+    folder, config = shared / "real" / FOLDERS[name], CONFIGS / "experiment" / f"{name}.yaml"
+    flexunet("score", "--pred", folder / "predictions", "--target", folder / "masks", "--experiment", config,
+             "--out", tmp_path, "--workers", 0)  # fmt: skip
+    rgb_map = RgbMap.parse(yaml.safe_load(config.read_text())["model"]["rgb_map"])
+    palette = rgb_map.palette.astype(int)
+    rows = list(csv.DictReader((tmp_path / "per_case.csv").read_text().splitlines()))
+    assert len(rows) == len(list((folder / "masks").iterdir())) * (len(rgb_map) - 1)
+    for row in rows:
+        files = (next((folder / kind).glob(f"{row['case']}.*")) for kind in ("predictions", "masks"))
+        k = rgb_map.names.index(row["label"])
+        p, t = (((read_image(f).astype(int)[:, :, None] - palette) ** 2).sum(-1).argmin(-1) == k for f in files)
+        if p.any() or t.any():
+            assert float(row["dice"]) == pytest.approx(2 * (p & t).sum() / (p.sum() + t.sum()), abs=1e-9)
+        if p.any() and t.any():
+            tensors = [torch.from_numpy(mask)[None, None] for mask in (p, t)]
+            hd95 = compute_hausdorff_distance(*tensors, include_background=True, percentile=95).item()
+            nsd = compute_surface_dice(*tensors, include_background=True, class_thresholds=[2.0]).item()
+            assert float(row["hd95"]) == pytest.approx(hd95, rel=1e-5)
+            assert float(row["nsd"]) == pytest.approx(nsd, rel=1e-5)

@@ -1,5 +1,6 @@
 """Callbacks, one side effect each."""
 
+from flexunet_pl.callbacks.case_scores import CaseScores
 from flexunet_pl.callbacks.epoch_change import EpochChangeInference
 from flexunet_pl.callbacks.finite_loss import FiniteLoss
 from flexunet_pl.callbacks.history import HistoryCurves
@@ -10,6 +11,7 @@ from flexunet_pl.callbacks.train_samples import TrainSamples
 from flexunet_pl.callbacks.writer import PredictionWriter
 
 __all__ = [
+    "CaseScores",
     "EpochChangeInference",
     "FiniteLoss",
     "GracefulStop",

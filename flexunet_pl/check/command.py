@@ -3,9 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import track
 
@@ -15,6 +13,7 @@ from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.check.summary import summarise
 from flexunet_pl.console import say
 from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.experiment_file import read_model_section
 from flexunet_pl.pairing import Pair, survey_pairs
 from flexunet_pl.prepare.names import group_of, parse_group_regex
 from flexunet_pl.prepare.propose import propose_map
@@ -58,7 +57,7 @@ def check_data(
         UserError: If an option is wrong.
     """
     groups = parse_group_regex(group_regex)
-    model = _model_of(experiment)
+    model = read_model_section(experiment)
     rgb_map = rgb_map if rgb_map is not None else model.get("rgb_map")
     window = image_window if image_window is not None else model.get("image_window")
     size = tuple(model.get("image_size", image_size))
@@ -105,16 +104,3 @@ def _survey(root: Path) -> tuple[list[tuple[str, Pair]], list[Finding]]:
         pairs += [(split, pair) for pair in survey.pairs]
         findings += [Finding("pairing", problem) for problem in survey.problems]
     return pairs, findings
-
-
-def _model_of(experiment: Path | None) -> dict[str, Any]:
-    if experiment is None:
-        return {}
-    try:
-        content = yaml.safe_load(experiment.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{experiment}: cannot be read as YAML") from error
-    model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or "rgb_map" not in model:
-        raise UserError(f"{experiment}: has no model.rgb_map")
-    return model

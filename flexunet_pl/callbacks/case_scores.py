@@ -1,0 +1,129 @@
+"""CaseScores: the tables of `flexunet test`, case by case."""
+
+import csv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+
+from flexunet_pl.console import say
+from flexunet_pl.errors import UserError
+from flexunet_pl.image_io import written_in_place
+from flexunet_pl.prepare.names import group_of, parse_group_regex
+from flexunet_pl.scoring.calibration import calibration_error
+from flexunet_pl.scoring.measure import ClassScore, Surfaces, measure_case
+from flexunet_pl.scoring.summary import summarise_cases
+from flexunet_pl.scoring.tables import print_summary, write_per_case, write_summary
+
+
+class _Case(NamedTuple):
+    """What was measured of a case."""
+
+    name: str
+    scores: list[ClassScore]
+    entropy: float
+    calibration: float
+
+
+class CaseScores(Callback):
+    """Measures every case of a test and writes ``per_case.csv``, ``summary.csv``, ``summary.json``, ``evaluation.csv``.
+
+    Cases are measured at the network's size. A mean is over the cases that show the class, a miss counts 0, and its
+    interval is drawn over patients. ``evaluation.csv`` has the two numbers of the reference, in its format.
+
+    Args:
+        group_regex: Regular expression that finds the patient in a file's name, such as ^([0-9]+)_; by default every
+            picture is a patient of its own, which makes the intervals too narrow where it is not.
+        spacing_mm: Distance of rows and of columns at the network's size; by default distances are in pixels.
+        tolerance: Distance of two borders that counts as none in the normalised surface distance.
+        surfaces: Whether to measure the distances of borders, which takes most of the time.
+    """
+
+    def __init__(
+        self,
+        group_regex: str | None = None,
+        spacing_mm: tuple[float, float] | None = None,
+        tolerance: float = 2.0,
+        surfaces: bool = True,
+    ) -> None:
+        self.regex = parse_group_regex(group_regex)
+        self.surfaces = Surfaces(spacing_mm or (1.0, 1.0), tolerance) if surfaces else None
+        self.unit = "px" if spacing_mm is None else "mm"
+        self.cases: list[_Case] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier test."""
+        self.cases = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure the cases of a batch."""
+        task: Any = pl_module
+        probabilities = outputs.cpu().numpy()
+        masks = batch["mask"][: len(probabilities)].cpu().numpy()
+        for name, p, mask in zip(batch["name"][: len(masks)], probabilities, masks, strict=True):
+            predicted = p.argmax(axis=0).astype(np.uint8)
+            scores = measure_case(name, self._group(name), predicted, mask, task.rgb_map.names, self.surfaces)
+            self.cases.append(_Case(name, scores, _cross_entropy(p, mask), calibration_error(p, mask)))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the tables and print the summary."""
+        folder = trainer.log_dir  # all processes must ask for it together
+        cases = sorted(case for part in _gather(trainer, self.cases) for case in part)
+        if trainer.is_global_zero:
+            place = Path(folder) if trainer.loggers and folder is not None else None
+            self._report(cases, float(trainer.callback_metrics["test/dice_coef_multiclass"]), place)
+        trainer.strategy.barrier()  # a process that ended now would take the others' connections with it
+
+    def _report(self, cases: list[_Case], dice_coef_multiclass: float, place: Path | None) -> None:
+        scores = [score for case in cases for score in case.scores]
+        summaries = summarise_cases(scores)
+        reference = {
+            "categorical_crossentropy": float(np.mean([case.entropy for case in cases])),
+            "dice_coef_multiclass": dice_coef_multiclass,
+        }
+        calibration = [case.calibration for case in cases if np.isfinite(case.calibration)]
+        error = float(np.mean(calibration)) if calibration else float("nan")
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            write_per_case(place / "per_case.csv", scores)
+            facts = {"cases": len(cases), "unit": self.unit, "calibration_error": error, **reference}
+            write_summary(place, summaries, facts)
+            with written_in_place(place / "evaluation.csv") as temporary, temporary.open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows((k, f"{v:.4f}") for k, v in reference.items())
+            say(f"tables written to {place}")
+        print_summary(summaries, f"test, {len(cases)} cases", self.surfaces, self.unit)
+        say(f"calibration error {error:.4f}, over the pixels of foreground")
+        say(
+            f"categorical_crossentropy {reference['categorical_crossentropy']:.4f}, dice_coef_multiclass "
+            f"{dice_coef_multiclass:.4f} (the reference's; they count the background)"
+        )
+
+    def _group(self, name: str) -> str:
+        group = group_of(Path(name), self.regex)
+        if group is None and self.regex is not None:
+            raise UserError(f"{name}: scores.group_regex finds no patient in this name; mend the expression")
+        return name if group is None else group
+
+
+def _cross_entropy(probabilities: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
+    of_truth = np.take_along_axis(probabilities, mask[None].astype(np.int64), axis=0)
+    return float(-np.log(of_truth.astype(np.float64).clip(1e-7, 1)).mean())  # Keras clips there too
+
+
+def _gather(trainer: Trainer, own: list[_Case]) -> list[list[_Case]]:
+    if trainer.world_size == 1:
+        return [own]
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, own)
+    return parts

@@ -1,0 +1,32 @@
+"""What the configuration of an experiment says of its data, for verbs that train nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flexunet_pl.errors import UserError
+
+
+def read_model_section(path: Path | None) -> dict[str, Any]:
+    """Return the section `model` of a configuration.
+
+    Args:
+        path: Configuration of `flexunet fit`, or None for none.
+
+    Returns:
+        The section, which has an `rgb_map`; empty without a configuration.
+
+    Raises:
+        UserError: If it cannot be read or has no `model.rgb_map`.
+    """
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML") from error
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or "rgb_map" not in model:
+        raise UserError(f"{path}: has no model.rgb_map")
+    return model

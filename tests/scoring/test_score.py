@@ -1,0 +1,109 @@
+"""`flexunet score`: tables of any two folders, two predictions side by side, and mistakes that are said."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from flexunet_pl.__main__ import main
+from flexunet_pl.image_io import read_mask, write_mask
+from flexunet_pl.pairing import list_files
+from flexunet_pl.prepare.phantom import PHANTOM_MAP
+
+
+def read_rows(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+MAP = json.dumps(PHANTOM_MAP.to_dict())
+
+
+@pytest.fixture
+def folders(phantoms, tmp_path):
+    """True masks, and two predictions: shifted by one pixel, and by three with a class left out."""
+    truth = shutil.copytree(phantoms / "train" / "masks", tmp_path / "truth")
+    for path in list_files(truth):
+        index = read_mask(path, PHANTOM_MAP)
+        write_mask(tmp_path / "a" / path.name, np.roll(index, 1, axis=0), PHANTOM_MAP)
+        shifted = np.roll(index, 3, axis=0)
+        write_mask(tmp_path / "b" / path.name, np.where(shifted == 1, 0, shifted).astype(np.uint8), PHANTOM_MAP)
+    return tmp_path
+
+
+def test_every_number_is_that_of_an_independent_oracle(folders, capsys):
+    command = ["score", "--pred", f"{folders}/a", "--target", f"{folders}/truth", "--rgb-map", MAP, "--json"]
+    assert main([*command, "--group-regex", "^([0-9]+)_", "--out", f"{folders}/out", "--workers", "0"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    rows = {(row["case"], row["label"]): row for row in read_rows(folders / "out/per_case.csv")}
+    files = list_files(folders / "truth")
+    assert len(rows) == 3 * len(files)
+    for k, name in enumerate(PHANTOM_MAP.names[1:], start=1):
+        dice = []
+        for path in files:
+            p, t = (read_mask(f / path.name, PHANTOM_MAP) == k for f in (folders / "a", folders / "truth"))
+            tp = sum(1 for x, y in zip(p.ravel().tolist(), t.ravel().tolist(), strict=True) if x and y)
+            row = rows[path.stem, name]
+            assert int(row["tp"]) == tp
+            assert row["group"] == path.stem.split("_")[0]
+            if t.any():
+                dice.append(2 * tp / (int(p.sum()) + int(t.sum())))
+                assert float(row["dice"]) == pytest.approx(dice[-1], abs=1e-12)
+            else:
+                assert row["recall"] == ""
+        assert printed["classes"][name]["means"]["dice"]["mean"] == pytest.approx(np.mean(dice), abs=1e-9)
+    right = np.mean([
+        (2 * (read_mask(folders / "a" / p.name, PHANTOM_MAP) == read_mask(p, PHANTOM_MAP)).sum() + 1) / (2 * 64**2 + 1)
+        for p in files
+    ])  # fmt: skip
+    assert printed["dice_coef_multiclass"] == pytest.approx(right, abs=1e-12)
+    assert json.loads((folders / "out" / "summary.json").read_text()) == printed
+
+
+def test_two_predictions_are_compared(folders, capsys):
+    command = ["score", "--pred", f"{folders}/a", "--pred", f"{folders}/b", "--target", f"{folders}/truth"]
+    assert main([*command, "--rgb-map", MAP, "--out", f"{folders}/out", "--spacing-mm", "[0.7, 0.7]"]) == 0
+    output = capsys.readouterr().out
+    assert "the interval does not hold 0" in output
+    assert "missed" in output
+    assert "HD95 (mm)" in output
+    rows = {(row["label"], row["score"]): row for row in read_rows(folders / "out/comparison.csv")}
+    assert float(rows["trachea", "dice"]["high"]) < 0
+    assert float(rows["lung", "hd95"]["low"]) > 0
+    tables = [(folders / "out" / f / "summary.csv").read_text() for f in "ab"]
+    assert tables[0] != tables[1]
+
+
+def test_workers_do_not_change_the_numbers(folders, monkeypatch):
+    monkeypatch.setattr("flexunet_pl.scoring.score._FEW", 1)
+    for workers in ("0", "2"):
+        command = ["score", "--pred", f"{folders}/b", "--target", f"{folders}/truth", "--rgb-map", MAP]
+        assert main([*command, "--out", f"{folders}/{workers}", "--workers", workers]) == 0
+    for name in ("per_case.csv", "summary.csv", "summary.json"):
+        assert (folders / "0" / name).read_bytes() == (folders / "2" / name).read_bytes()
+
+
+def test_without_surfaces_no_distance_is_measured(folders):
+    command = ["score", "--pred", f"{folders}/a", "--target", f"{folders}/truth", "--rgb-map", MAP]
+    assert main([*command, "--out", f"{folders}/out", "--surfaces", "false"]) == 0
+    assert {row["hd95"] for row in read_rows(folders / "out/per_case.csv")} == {""}
+
+
+def test_mistakes_are_said(folders, capsys):
+    def fails(*options):
+        assert main(["score", "--target", f"{folders}/truth", "--rgb-map", MAP, *options]) == 2
+        return capsys.readouterr().err
+
+    some = shutil.copytree(folders / "a", folders / "some")
+    first = list_files(some)[0]
+    write_mask(first, np.zeros((5, 7), np.uint8), PHANTOM_MAP)
+    assert f"{first}: is 5x7 px (height x width) but the true mask is 64x64" in fails("--pred", str(some))
+    first.unlink()
+    assert f"{first.name}: has no prediction in {some}" in fails("--pred", str(some))
+    assert "no such folder" in fails("--pred", f"{folders}/absent")
+    assert "finds no patient" in fails("--pred", f"{folders}/a", "--group-regex", "x(.)")
+    assert "--pred was given 3 times" in fails(*["--pred", f"{folders}/a"] * 3)
+    assert "tolerance (-1.0)" in fails("--pred", f"{folders}/a", "--tolerance", "-1")
+    (folders / "file").write_text("")
+    assert "is a file" in fails("--pred", f"{folders}/a", "--out", f"{folders}/file")
