@@ -29,10 +29,10 @@ class Verb(NamedTuple):
     run: Callable[[str, list[str], list[str]], int | None]
 
 
-def _run_lightning(verb: str, args: list[str], trusted: list[str]) -> None:
+def _run_lightning(verb: str, args: list[str], trusted: list[str]) -> int:
     from flexunet_pl.cli import run
 
-    run(verb, args, trusted)
+    return run(verb, args, trusted)
 
 
 def _run_phantom(verb: str, args: list[str], trusted: list[str]) -> None:
@@ -140,7 +140,7 @@ VERBS = {
     "fit": Verb("train a network on a folder of images and colour-coded masks", _run_lightning),
     "validate": Verb("score a checkpoint on the valid folder", _run_lightning),
     "test": Verb("score a checkpoint on the test folder", _run_lightning),
-    "predict": Verb("write masks for a folder of images", _run_lightning),
+    "predict": Verb("write masks for a folder of images or volumes", _run_lightning),
     "score": Verb("score masks of anyone against the true ones, or two predictions against each other", _run_score),
     "prepare": Verb("turn a public download into a data set, by a recipe", _run_prepare),
     "check": Verb("check a data set before anything is trained on it", _run_check),

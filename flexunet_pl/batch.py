@@ -22,14 +22,20 @@ class Batch(TypedDict):
 
 
 class PredictBatch(TypedDict):
-    """Images to predict, at the network's size.
+    """Pictures to predict: images, and slices of volumes.
 
     Attributes:
-        image: Shape ``(N, C, H, W)``, uint8, channels last in memory.
-        path: File of each image.
-        size: Height and width of each image in its file.
+        image: Shape ``(N, C, H, W)``, uint8, channels last in memory; N may be 0.
+        path: File of each picture.
+        slice: Number of each slice, 0 for an image.
+        size: Height and width of each picture in its file.
+        unusable: Files that could not be read.
+        problems: Why, for each of them.
     """
 
     image: Tensor
     path: list[str]
+    slice: list[int]
     size: list[tuple[int, int]]
+    unusable: list[str]
+    problems: list[str]

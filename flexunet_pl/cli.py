@@ -32,6 +32,7 @@ from flexunet_pl.console import say
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import written_in_place
+from flexunet_pl.inference.inference import Inference
 from flexunet_pl.mistakes import explain_mistake, model_keys, unreadable_config
 from flexunet_pl.models.build import TRUSTED_PACKAGES
 from flexunet_pl.network_settings import (
@@ -88,6 +89,7 @@ _EXPECTED_WARNINGS = (
     "The dirpath has changed from",  # test and predict write no checkpoints
     "Precision .* is not supported by the model summary",
     "`ModelCheckpoint.monitor=.*could not find the monitored key",  # before the first validation; later it is an error
+    "Total length of `DataLoader` across ranks is zero",  # predict has nothing left to do
     "ReduceLROnPlateau conditioned on metric",  # the task steps it, and says what is missing
     "\\s*Dump of a value that does not round-trip",  # albumentations takes a list for a tuple
     ".*isinstance.treespec, LeafSpec.",  # Lightning calls a function that torch renamed
@@ -118,6 +120,7 @@ class FlexUNetCLI(LightningCLI):
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+        self.status = 0  # exit status: 1 where a part failed
         self._one_logit = False  # whether the checkpoint's network has one logit for two classes
         self._first_weights: dict[str, Any] | None = None  # to start a training from
         super().__init__(
@@ -153,6 +156,8 @@ class FlexUNetCLI(LightningCLI):
         # the method's own arguments come in here, behind add_arguments_to_parser
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
+        if subcommand == "predict":
+            parser.add_class_arguments(Inference, "inference")
         quiet = {"test": "verbose", "validate": "verbose", "predict": "return_predictions"}
         if subcommand in quiet:  # a table is printed instead; masks are written, not kept in memory
             parser.set_defaults({quiet[subcommand]: False})
@@ -250,6 +255,9 @@ class FlexUNetCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Give the task its configuration, for the checkpoint, and look for mistakes before any folder is made."""
+        if self.subcommand == "predict":
+            self.model.inference = self._get(self.config_init, "inference")
+            self.datamodule.tiled = self.model.inference.tiled
         self.datamodule.setup(self.subcommand)
         if self.subcommand == "fit":
             findings = quick_check(self.datamodule.pairs) if self.trainer.is_global_zero else []
@@ -313,9 +321,15 @@ class FlexUNetCLI(LightningCLI):
         self._write_scores("test")
 
     def after_predict(self) -> None:
-        """Say where the masks are."""
+        """Say where the masks are, and what is missing."""
+        writer: PredictionWriter = self._get(self.config_init, "prediction")
+        writer.gather_failures(self.trainer)
+        self.status = 1 if writer.failed else 0
         if self.trainer.is_global_zero:
-            say(f"masks written to {self._get(self.config, 'prediction').output_dir}")
+            there = f" ({writer.skipped} were there already)" if writer.skipped else ""
+            say(f"masks written to {writer.output_dir}{there}")
+            if writer.failed:
+                say(f"{len(writer.failed)} could not be predicted: {', '.join(sorted(writer.failed))}")
 
     def _write_scores(self, stage: str) -> dict[str, float]:
         folder = self.trainer.log_dir  # all processes must ask for it together
@@ -340,12 +354,15 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def run(verb: str, args: Sequence[str], trusted_packages: Sequence[str] = ()) -> None:
+def run(verb: str, args: Sequence[str], trusted_packages: Sequence[str] = ()) -> int:
     """Run one of Lightning's verbs.
 
     Args:
         verb: fit, validate, test or predict.
         args: Its command line.
         trusted_packages: Packages that class paths may name, besides the usual ones.
+
+    Returns:
+        Exit status: 0, or 1 where a part failed.
     """
-    FlexUNetCLI([verb, *args], trusted_packages)
+    return FlexUNetCLI([verb, *args], trusted_packages).status

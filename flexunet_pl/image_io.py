@@ -365,16 +365,17 @@ def _save_png(path: Path, picture: Image.Image) -> None:
 
 
 @contextmanager
-def written_in_place(path: Path) -> Iterator[Path]:
+def written_in_place(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     """Give a temporary name beside a file and move it to the file's name once all is written.
 
     Args:
         path: The file to write; what it holds stays untouched until the new content is complete.
+        suffix: End of the temporary name, for writers that go by it.
 
     Yields:
         The name to write to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
     try:
         yield temporary
         temporary.replace(path)

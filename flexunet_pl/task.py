@@ -16,6 +16,7 @@ from flexunet_pl.batch import Batch, PredictBatch
 from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import ImageReader
+from flexunet_pl.inference.inference import Answer, Inference
 from flexunet_pl.losses import weigh_classes
 from flexunet_pl.metrics import SegmentationScores
 from flexunet_pl.models.build import build_network, for_pixels, network_spec
@@ -28,17 +29,17 @@ _TRAIN_SCORES = "train_scores."  # prefix of their names in a checkpoint
 
 
 class Prediction(NamedTuple):
-    """What the network says of one image, at the image's own size.
+    """What the network says of one picture.
 
     Attributes:
-        path: The image's file.
-        mask: Class index per pixel, shape ``(H, W)``, uint8.
-        probabilities: Shape ``(K, H, W)``, float32, each pixel's sum is 1.
+        path: The file.
+        slice: Number of the slice, 0 for an image.
+        answer: Mask and probabilities at the picture's own size, on the CPU.
     """
 
     path: str
-    mask: Tensor
-    probabilities: Tensor
+    slice: int
+    answer: Answer
 
 
 class SegmentationTask(LightningModule):
@@ -89,6 +90,7 @@ class SegmentationTask(LightningModule):
             weigh_classes(self.loss, _in_class_order(class_weights, self.rgb_map))
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.inference = Inference()
         self.train_scores, self.val_scores, self.test_scores = (
             SegmentationScores(self.rgb_map.names) for _ in range(3)
         )
@@ -190,15 +192,26 @@ class SegmentationTask(LightningModule):
         scores.reset()
 
     def predict_step(self, batch: PredictBatch, batch_idx: int) -> list[Prediction]:
-        """Predict each image of a batch at its own size."""
-        logits = self(batch["image"]).float()
-        predictions = []
-        for path, size, of_image in zip(batch["path"], batch["size"], logits, strict=True):
-            resized = nn.functional.interpolate(of_image[None], size=size, mode="bilinear", align_corners=False)[0]
-            predictions.append(
-                Prediction(path, resized.argmax(dim=0).to(torch.uint8).cpu(), resized.softmax(dim=0).cpu())
-            )
-        return predictions
+        """Predict each picture of a batch at its own size, as `inference` says."""
+        return self.infer(batch, self.inference)
+
+    def infer(self, batch: PredictBatch, inference: Inference) -> list[Prediction]:
+        """Predict each picture of a batch at its own size.
+
+        Args:
+            batch: The pictures.
+            inference: How the network is applied to them.
+
+        Returns:
+            One prediction per picture.
+        """
+        if not len(batch["image"]):
+            return []
+        answers = inference.apply(self, batch["image"], self.reader.size, batch["size"])
+        return [
+            Prediction(path, number, answer.cpu())
+            for path, number, answer in zip(batch["path"], batch["slice"], answers, strict=True)
+        ]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler where there is one.

@@ -1,7 +1,10 @@
-"""Read volumes: NIfTI, MHA, NRRD and DICOM series; whole files only, turned to one orientation."""
+"""Read volumes: NIfTI, MHA, NRRD and DICOM series; whole files only, turned to one orientation, and labels back."""
 
+import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.image_io import written_in_place
 from flexunet_pl.volume_headers import check_stored
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
@@ -25,12 +29,14 @@ class Volume(NamedTuple):
         spacing_mm: Distances between columns, rows and slices.
         origin_mm: Position of the first voxel.
         direction: Direction cosines, row by row; an oblique volume is turned by whole quarters, never resampled.
+        orientation: What columns, rows and slices run to in the file, such as RAS.
     """
 
     values: NDArray[Any]
     spacing_mm: tuple[float, ...]
     origin_mm: tuple[float, ...]
     direction: tuple[float, ...]
+    orientation: str = _ORIENTATION
 
 
 def read_volume(path: Path) -> Volume:
@@ -47,22 +53,99 @@ def read_volume(path: Path) -> Volume:
         UserError: If SimpleITK is not installed.
     """
     sitk = _simpleitk()
-    try:
-        image = sitk.DICOMOrient(_read_series(path, sitk) if path.is_dir() else _read_file(path, sitk), _ORIENTATION)
+    with _explained(path):
+        stored = _read_series(path, sitk) if path.is_dir() else _read_file(path, sitk)
+        orientation = _orientation(stored.GetDirection(), sitk)
+        image = sitk.DICOMOrient(stored, _ORIENTATION)
         values = sitk.GetArrayFromImage(image)
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (RuntimeError, OSError, EOFError, ValueError, zlib.error, struct.error) as error:
-        raise DataError(f"{path}: damaged or no volume ({_reason(error)}); export it again or remove it") from error
     numbers = (*image.GetDirection(), *image.GetOrigin(), *image.GetSpacing())
     if not np.isfinite(numbers).all() or abs(np.linalg.det(np.reshape(image.GetDirection(), (3, 3)))) < 0.5:
         raise DataError(f"{path}: its affine is not finite or not invertible; mend its header")
     bad = values.size - int(np.count_nonzero(np.isfinite(values)))
     if bad:
         raise DataError(f"{path}: {bad} of {values.size} voxels are not finite numbers; export it again")
-    return Volume(values, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    return Volume(values, image.GetSpacing(), image.GetOrigin(), image.GetDirection(), orientation)
+
+
+def read_volume_shape(path: Path) -> tuple[int, int, int]:
+    """Read from its header alone how many slices, rows and columns `read_volume` will give.
+
+    Args:
+        path: As for `read_volume`.
+
+    Returns:
+        The shape ``(D, H, W)``.
+
+    Raises:
+        DataError: If the header cannot be read.
+        UserError: If SimpleITK is not installed.
+    """
+    sitk = _simpleitk()
+    with _explained(path):
+        if path.is_dir():
+            names = _series_files(path, sitk)
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(names[0])
+            reader.SetImageIO("GDCMImageIO")
+            reader.ReadImageInformation()
+            size = (*reader.GetSize()[:2], len(names))
+        else:
+            reader = _open_file(path, sitk)
+            size = reader.GetSize()[:3]
+        letters = _orientation(reader.GetDirection(), sitk)
+    by_axis = {"LR": 2, "PA": 1, "SI": 0}
+    shape = [0, 0, 0]
+    for letter, length in zip(letters, size, strict=True):
+        shape[next(axis for pair, axis in by_axis.items() if letter in pair)] = length
+    return shape[0], shape[1], shape[2]
+
+
+def write_volume(path: Path, values: NDArray[Any], like: Volume) -> None:
+    """Write a NIfTI file that lies where the file of another volume lies, voxel on voxel.
+
+    Args:
+        path: The file, ending in ``.nii.gz``.
+        values: Shape ``(D, H, W)``, as `read_volume` turns it.
+        like: The volume whose grid it has.
+    """
+    sitk = _simpleitk()
+    image = to_file_order(values, like)
+    with written_in_place(path, suffix=".nii.gz") as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
+def to_file_order(values: NDArray[Any], like: Volume) -> Any:
+    """Turn values back to the order of columns, rows and slices that the volume has in its file.
+
+    Args:
+        values: Shape ``(D, H, W)``, as `read_volume` turns it.
+        like: The volume whose grid it has.
+
+    Returns:
+        An image of SimpleITK with that volume's spacing, origin and direction in its file.
+    """
+    sitk = _simpleitk()
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing(like.spacing_mm)
+    image.SetOrigin(like.origin_mm)
+    image.SetDirection(like.direction)
+    return sitk.DICOMOrient(image, like.orientation)
+
+
+def series_files(path: Path) -> list[Path]:
+    """List the files of a DICOM series in the order of its slices.
+
+    Args:
+        path: Folder with one series.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: If it holds none, or several series.
+        UserError: If SimpleITK is not installed.
+    """
+    return [Path(name) for name in _series_files(path, _simpleitk())]
 
 
 def check_same_grid(path: Path, mask: Volume, image: Volume) -> None:
@@ -100,7 +183,30 @@ def _simpleitk() -> Any:
     return SimpleITK
 
 
-def _read_file(path: Path, sitk: Any) -> Any:
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of what goes wrong while a file is read which file it is, and what to do.
+
+    Raises:
+        DataError: Whatever goes wrong.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (RuntimeError, OSError, EOFError, ValueError, zlib.error, struct.error) as error:
+        raise DataError(f"{path}: damaged or no volume ({_reason(error)}); export it again or remove it") from error
+
+
+def _orientation(direction: tuple[float, ...], sitk: Any) -> str:
+    side = math.isqrt(len(direction))  # 4 where a fourth dimension of length 1 is declared
+    cosines = np.reshape(direction, (side, side))[:3, :3]
+    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(cosines.flatten().tolist()))
+
+
+def _open_file(path: Path, sitk: Any) -> Any:
     name = path.name.lower()
     kind = next((suffix for suffix in reversed(VOLUME_SUFFIXES) if name.endswith(suffix)), None)
     if kind is None:
@@ -116,17 +222,26 @@ def _read_file(path: Path, sitk: Any) -> Any:
             f"{path}: has {'x'.join(map(str, size))} voxels with {channels} values each; save the one volume that you "
             "want, with three dimensions and one value"
         )
-    image = reader.Execute()
-    return image if len(size) == 3 else image[(*(slice(None),) * 3, *(0,) * (len(size) - 3))]
+    return reader
 
 
-def _read_series(path: Path, sitk: Any) -> Any:
+def _read_file(path: Path, sitk: Any) -> Any:
+    image = _open_file(path, sitk).Execute()
+    further = image.GetDimension() - 3
+    return image[(*(slice(None),) * 3, *(0,) * further)] if further else image
+
+
+def _series_files(path: Path, sitk: Any) -> list[str]:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
     if len(series) != 1:
         raise DataError(f"{path}: holds {len(series)} DICOM series; give a folder with one")
+    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0]))
+
+
+def _read_series(path: Path, sitk: Any) -> Any:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0]))
+    reader.SetFileNames(_series_files(path, sitk))
     reader.MetaDataDictionaryArrayUpdateOn()
     image = reader.Execute()
     if image.GetNumberOfComponentsPerPixel() != 1:

@@ -124,7 +124,9 @@ def test_predict_writes_masks_overlays_and_probabilities_of_the_image_s_size(wor
             assert picture.mode == "P"
             index = np.asarray(picture)
         assert index.shape == size
-        assert read_image(workspace / "out" / "overlays" / name).shape == (*size, 3)
+        overlay = read_image(workspace / "out" / "overlays" / name)
+        assert overlay.shape[0] > size[0]  # the legend stands below
+        assert overlay.shape[1:] == (size[1], 3)
         probabilities = np.load(workspace / "out" / "probabilities" / name.replace("png", "npz"))["probabilities"]
         assert probabilities.shape == (4, *size)
         assert np.array_equal(probabilities.argmax(0), index)

@@ -56,7 +56,8 @@ def test_one_logit_is_a_network_with_two_classes():
 def test_predictions_have_the_image_s_own_size():
     task = small_task().eval()
     image = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8)
-    first, second = task.predict_step({"image": image, "path": ["a", "b"], "size": [(16, 24), (33, 20)]}, 0)
+    batch = {"image": image, "path": ["a", "b"], "slice": [0, 0], "size": [(16, 24), (33, 20)]}
+    first, second = (prediction.answer for prediction in task.predict_step(batch, 0))
     assert first.mask.shape == (16, 24)
     assert second.mask.shape == (33, 20)
     assert torch.equal(first.mask.long(), task(image)[0].argmax(0))

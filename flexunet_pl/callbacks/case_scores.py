@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
+from flexunet_pl.callbacks.gather import gather
 from flexunet_pl.console import say
 from flexunet_pl.errors import UserError
 from flexunet_pl.image_io import written_in_place
@@ -79,7 +79,7 @@ class CaseScores(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tables and print the summary."""
         folder = trainer.log_dir  # all processes must ask for it together
-        cases = sorted(case for part in _gather(trainer, self.cases) for case in part)
+        cases = sorted(case for part in gather(trainer, self.cases) for case in part)
         if trainer.is_global_zero:
             place = Path(folder) if trainer.loggers and folder is not None else None
             self._report(cases, float(trainer.callback_metrics["test/dice_coef_multiclass"]), place)
@@ -119,11 +119,3 @@ class CaseScores(Callback):
 def _cross_entropy(probabilities: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
     of_truth = np.take_along_axis(probabilities, mask[None].astype(np.int64), axis=0)
     return float(-np.log(of_truth.astype(np.float64).clip(1e-7, 1)).mean())  # Keras clips there too
-
-
-def _gather(trainer: Trainer, own: list[_Case]) -> list[list[_Case]]:
-    if trainer.world_size == 1:
-        return [own]
-    parts: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(parts, own)
-    return parts

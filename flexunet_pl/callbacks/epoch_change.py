@@ -10,12 +10,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from flexunet_pl.data.dataset import PredictDataset, collate_predict
+from flexunet_pl.cases import Case
+from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import read_mask, write_image, write_mask
+from flexunet_pl.inference.inference import Inference
 from flexunet_pl.inference.overlays import draw_overlay
 from flexunet_pl.pairing import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
-from flexunet_pl.task import Prediction, SegmentationTask
+from flexunet_pl.task import SegmentationTask
 
 _THUMBNAIL = 128  # px, longer side of a picture in the film strip
 _HEADER = 16  # px, height of the line that names the columns
@@ -32,17 +34,21 @@ class EpochChangeInference(Callback):
         images: Folder of images; by default ``mini_test/images`` of the data, or else ``valid/images``. Masks are
             looked for in ``masks`` beside it.
         num_images: How many, from the first by name; 0 turns the callback off.
+        tiled: Whether images that are larger than the network's size are cut into overlapping tiles, as `predict` does
+            with `inference.tiled`, rather than resized.
 
     Raises:
         UserError: If the number is negative.
     """
 
-    def __init__(self, images: Path | None = None, num_images: int = 6) -> None:
+    def __init__(self, images: Path | None = None, num_images: int = 6, tiled: bool = False) -> None:
         if num_images < 0:
             raise UserError(f"epoch_change.num_images ({num_images}) must not be negative; 0 turns it off")
         self.images = images
         self.num_images = num_images
+        self.inference = Inference(tiled=tiled)
         self._folder = Path()
+        self._paths: list[Path] = []
         self._dataset: PredictDataset | None = None
         self._strip: list[list[NDArray[np.uint8]]] = []  # by column
         self._titles: list[str] = []
@@ -64,16 +70,17 @@ class EpochChangeInference(Callback):
         folder = self.images if self.images is not None else _default_images(trainer)
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "epoch_change"
         if folder is not None and trainer.is_global_zero:
-            paths = list_files(folder)[: self.num_images]
-            self._dataset = PredictDataset(paths, _task(pl_module).reader)
-            self._start_strip(paths, _task(pl_module))
+            self._paths = list_files(folder)[: self.num_images]
+            pictures = [(Case(path, path.stem), 0) for path in self._paths]
+            self._dataset = PredictDataset(pictures, _task(pl_module).reader, tiled=self.inference.tiled)
+            self._start_strip(self._paths, _task(pl_module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the film strip of the run that is resumed, from the masks that it wrote."""
         if self._dataset is None:
             return
         for epoch in range(1, trainer.current_epoch + 1):
-            masks = [self._mask_path(epoch, path) for path in self._dataset.paths]
+            masks = [self._mask_path(epoch, path) for path in self._paths]
             if all(mask.is_file() for mask in masks):
                 self._add_column(_task(pl_module), epoch, [read_mask(m, _task(pl_module).rgb_map) for m in masks])
 
@@ -82,8 +89,8 @@ class EpochChangeInference(Callback):
         if self._dataset is None:
             return
         task, epoch = _task(pl_module), trainer.current_epoch + 1
-        masks = [prediction.mask.numpy() for prediction in _predict(trainer, task, self._dataset)]
-        for path, mask in zip(self._dataset.paths, masks, strict=True):
+        masks = _predict(trainer, task, self._dataset, self.inference)
+        for path, mask in zip(self._paths, masks, strict=True):
             write_mask(self._mask_path(epoch, path), mask, task.rgb_map)
         self._add_column(task, epoch, masks)
         write_image(self._folder / "film_strip.png", _draw_strip(self._strip, self._titles))
@@ -98,7 +105,7 @@ class EpochChangeInference(Callback):
         return self._folder / f"Epoch_{epoch}_{image.stem}.png"
 
     def _add_column(self, task: SegmentationTask, epoch: int, masks: list[NDArray[np.uint8]]) -> None:
-        images = [task.reader.read(path) for path in self._dataset.paths] if self._dataset is not None else []
+        images = [task.reader.read(path) for path in self._paths]
         pairs = zip(images, masks, strict=True)
         self._strip.append([_thumbnail(draw_overlay(image, mask, task.rgb_map)) for image, mask in pairs])
         self._titles.append(f"epoch {epoch}")
@@ -116,16 +123,21 @@ class EpochChangeInference(Callback):
         self._still = len(self._strip)
 
 
-def _predict(trainer: Trainer, task: SegmentationTask, dataset: PredictDataset) -> list[Prediction]:
+def _predict(
+    trainer: Trainer, task: SegmentationTask, dataset: PredictDataset, inference: Inference
+) -> list[NDArray[np.uint8]]:
     was_training = task.training
     task.eval()
-    predictions = []
+    masks = []
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         for i in range(len(dataset)):  # one by one: the images need not fit the device together
-            batch: Any = task.transfer_batch_to_device(collate_predict([dataset[i]]), task.device, 0)
-            predictions += task.predict_step(batch, i)
+            batch: Any = collate_predict([dataset[i]])
+            if batch["problems"]:
+                raise DataError(batch["problems"][0])
+            batch = task.transfer_batch_to_device(batch, task.device, 0)
+            masks += [prediction.answer.mask.numpy() for prediction in task.infer(batch, inference)]
     task.train(was_training)
-    return predictions
+    return masks
 
 
 def _task(pl_module: LightningModule) -> SegmentationTask:

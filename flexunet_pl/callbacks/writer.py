@@ -1,26 +1,41 @@
 """PredictionWriter: predicted masks as files."""
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from flexunet_pl.errors import UserError
-from flexunet_pl.image_io import write_image, write_mask, written_in_place
-from flexunet_pl.inference.overlays import draw_overlay
+from flexunet_pl.callbacks.gather import gather
+from flexunet_pl.cases import Case, SliceReader
+from flexunet_pl.console import say
+from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.image_io import written_in_place
+from flexunet_pl.inference.dicom_seg import require_highdicom
+from flexunet_pl.inference.result_files import VolumeResult, Wanted, colliding, result_path, write_image_result
+
+_RECORD = "prediction.json"  # how the masks in a folder were made
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes one palette PNG per image, of the image's own size, under its stem.
+    """Writes one palette PNG per image, of the image's own size, under its stem, and one label volume per volume.
+
+    A label volume is a NIfTI file that lies where the volume lies, or an array for an array. A folder that was
+    begun with the same checkpoint and settings is gone on with: what is there is not predicted again.
 
     Args:
-        output_dir: Folder for the masks; overlays and probabilities go to folders in it.
-        overlay: Whether to write ``overlays/<stem>.png`` too.
+        output_dir: Folder for the masks; other files go to folders in it, those of a volume to one of its name.
+        overlay: Whether to write pictures with the classes tinted and a legend, in ``overlays``.
         probabilities: Whether to write ``probabilities/<stem>.npz`` too (`probabilities`, float32, K x H x W).
-        overwrite: Whether a folder that is not empty may be written to.
+        slices: Whether to write the slices of volumes and their masks as pictures, in ``slices`` and ``masks``.
+        video: Whether to write the overlays of a volume as a film, ``overlays.gif`` or ``overlays.mp4``.
+        dicom_seg: Whether to write a DICOM Segmentation object for each DICOM series.
+        overwrite: Whether a folder that is not empty may be written to, and all of it predicted again.
     """
 
     def __init__(
@@ -28,38 +43,74 @@ class PredictionWriter(BasePredictionWriter):
         output_dir: Path | None = None,
         overlay: bool = False,
         probabilities: bool = False,
+        slices: bool = False,
+        video: Literal["none", "gif", "mp4"] = "none",
+        dicom_seg: bool = False,
         overwrite: bool = False,
     ) -> None:
         super().__init__(write_interval="batch")
         self.output_dir = output_dir
-        self.overlay = overlay
-        self.probabilities = probabilities
+        self.wanted = Wanted(overlay, probabilities, slices, video, dicom_seg)
         self.overwrite = overwrite
+        self.failed: dict[str, str] = {}  # by path, why; those of all processes in the end
+        self.skipped = 0  # cases that were there already
+        self._cases: dict[str, Case] = {}
+        self._slices: Counter[str] = Counter()
+        self._volume: VolumeResult | None = None
+        self._source: SliceReader | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the output folder before any work.
+        """Check the output folder before any work, and leave out what is done.
 
         Raises:
             UserError: If there is none, it cannot be written to, holds the images, or is not empty.
         """
         if stage != "predict":
             return
-        source = getattr(trainer.datamodule, "predict_dir", None)  # type: ignore[attr-defined]
         if self.output_dir is None:
             raise UserError("prediction.output_dir is missing: name the folder for the masks")
-        folder = self.output_dir
-        if source is not None and folder.resolve() == (source.parent if source.is_file() else source).resolve():
-            raise UserError(f"{folder}: holds the images, which the masks would replace; name another output_dir")
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: is a file; name a folder as prediction.output_dir")
-        if folder.is_dir() and any(folder.iterdir()) and not self.overwrite:
-            raise UserError(f"{folder}: is not empty; name another folder or give --prediction.overwrite true")
+        if self.wanted.dicom_seg:
+            require_highdicom()
+        task: Any = pl_module
+        folder, data = self.output_dir, trainer.datamodule  # type: ignore[attr-defined]
+        _check_place(folder, data.predict_dir)
+        twin = colliding(data.predict_cases)
+        if twin is not None:
+            raise UserError(f"{twin.path}: its folder has the name of one of our own; rename it, or predict it alone")
+        record = self._record(trainer, task, data)
+        if not self.overwrite and _goes_on(folder, record):
+            todo = [case for case in data.predict_cases if not result_path(folder, case).is_file()]
+            self.skipped = len(data.predict_cases) - len(todo)
+            data.predict_cases = todo
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if trainer.is_global_zero:
+                with written_in_place(folder / _RECORD) as temporary:
+                    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"{folder}: cannot be made ({error.strerror}); name another prediction.output_dir"
             ) from error
+        self._cases = {str(case.path): case for case in data.predict_cases}
+        data.list_pictures()
+        self._slices = Counter(str(case.path) for case, _ in data.predict_pictures)
+        self._source = SliceReader(task.reader, data.volume)
+        for path, problem in data.unusable.items():
+            self._fail(path, problem)
+
+    def _record(self, trainer: Trainer, task: Any, data: Any) -> dict[str, Any]:
+        checkpoint = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
+        digest = None
+        if checkpoint is not None and checkpoint.is_file():
+            with checkpoint.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        settings = {
+            "prediction": self.wanted._asdict(),
+            "inference": vars(task.inference),
+            "volume": asdict(data.volume),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps({"checkpoint_sha256": digest, **settings}))
+        return plain
 
     def write_on_batch_end(
         self,
@@ -71,18 +122,73 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write the files of a batch."""
-        if self.output_dir is None:
+        """Write the files of what is complete."""
+        if self.output_dir is None or self._source is None:
             return
         task: Any = pl_module
-        for path, mask, probabilities in prediction:
-            stem, index = Path(path).stem, mask.numpy()
-            write_mask(self.output_dir / f"{stem}.png", index, task.rgb_map)
-            if self.overlay:
-                picture = draw_overlay(task.reader.read(Path(path)), index, task.rgb_map)
-                write_image(self.output_dir / "overlays" / f"{stem}.png", picture)
-            if self.probabilities:
-                folder = self.output_dir / "probabilities"
-                folder.mkdir(exist_ok=True)
-                with written_in_place(folder / f"{stem}.npz") as temporary, temporary.open("wb") as file:
-                    np.savez_compressed(file, probabilities=probabilities.numpy())
+        for path, problem in zip(batch["unusable"], batch["problems"], strict=True):
+            self._fail(path, problem)
+        for path, _, answer in prediction:
+            case = self._cases[path]
+            if not case.is_volume:
+                write_image_result(self.output_dir, case, answer, self._source, task.rgb_map, self.wanted)
+                continue
+            if self._volume is None or self._volume.case != case:
+                self._volume = VolumeResult(self.output_dir, case, self._source, task.rgb_map, self.wanted)
+            self._volume.add(answer)
+            if len(self._volume.masks) == self._slices[path]:
+                self._volume.finish()
+                self._volume = None
+
+    def gather_failures(self, trainer: Trainer) -> None:
+        """Bring together what failed in all processes; a hook would not do: one that has nothing to do calls none.
+
+        Args:
+            trainer: The trainer.
+
+        Raises:
+            DataError: If nothing could be predicted.
+        """
+        self.failed = {path: why for part in gather(trainer, self.failed) for path, why in part.items()}
+        if self.failed and not self.skipped and len(self.failed) == len(self._cases):
+            raise DataError(next(iter(self.failed.values())))
+
+    def _fail(self, path: str, problem: str) -> None:
+        if path not in self.failed:
+            self.failed[path] = problem
+            say(f"failed: {problem}")
+
+
+def _check_place(folder: Path, source: Path | None) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder as prediction.output_dir")
+    if source is None:
+        return
+    images = (source.parent if source.is_file() else source).resolve()
+    if folder.resolve() == images:
+        raise UserError(f"{folder}: holds the images, which the masks would replace; name another output_dir")
+    if source.is_dir() and images in folder.resolve().parents:
+        raise UserError(f"{folder}: lies in the folder of the images, which is looked through; name one outside of it")
+
+
+def _goes_on(folder: Path, record: dict[str, Any]) -> bool:
+    """Tell whether a folder was begun in the same way.
+
+    Raises:
+        UserError: If it holds something else.
+    """
+    if not folder.is_dir() or not any(path.name != _RECORD for path in folder.iterdir()):
+        return False
+    remedy = "name another folder or give --prediction.overwrite true"
+    path = folder / _RECORD
+    if not path.is_file():
+        raise UserError(f"{folder}: is not empty; {remedy}")
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged; {remedy}") from error
+    if before != record:
+        old = before if isinstance(before, dict) else {}
+        changed = [key for key in record if old.get(key) != record[key]]
+        raise UserError(f"{folder}: holds masks made with another {' and '.join(changed)}; {remedy}")
+    return True

@@ -10,15 +10,17 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from flexunet_pl.batch import Batch, PredictBatch
+from flexunet_pl.cases import Case, SliceRules, count_slices, list_cases
 from flexunet_pl.console import say
 from flexunet_pl.data.cache import Cache, DiskCache, RamCache, content_key
-from flexunet_pl.data.dataset import PredictDataset, SegmentationDataset, collate, collate_predict
+from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.foreground import find_foreground
+from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import PRESETS, Transform
 from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import ImageReader, Window, read_size
-from flexunet_pl.pairing import Pair, check_pair, list_files, list_pairs
+from flexunet_pl.image_io import ImageReader, Window
+from flexunet_pl.pairing import Pair, check_pair, list_pairs
 from flexunet_pl.rgb_map import RgbMap
 
 
@@ -41,7 +43,9 @@ class SegmentationDataModule(LightningDataModule):
             with `image` and `mask` and returns both; `ct_light` and `ct_strong` are presets for CT slices, null means
             none.
         seed: Seed of the order and of the augmentation; by default that of `seed_everything`.
-        predict_dir: Folder of images, or one image, for predict.
+        predict_dir: What to predict: a folder, with all folders below it, of images (PNG, JPEG, TIFF, BMP) and volumes
+            (NIfTI, MHA, NRRD, NPY, HDF5, DICOM series), or one file.
+        volume: How volumes are cut into slices.
         cache: Where decoded images of training and validation are kept, a byte per value of image and mask at the
             network's size (1 MiB per image of 512x512): `ram` fills as the first epoch reads; `disk` is a file in
             `.flexunet_cache` below the root that is written once and used by every later run; `none`.
@@ -63,6 +67,7 @@ class SegmentationDataModule(LightningDataModule):
         train_transform: Transform | Literal["ct_light", "ct_strong"] | None = "ct_light",
         seed: int | None = None,
         predict_dir: Path | None = None,
+        volume: SliceRules = SliceRules(),  # noqa: B008 - it is frozen
         cache: Literal["none", "ram", "disk"] = "none",
         foreground_share: float | None = None,
         fold: int | None = None,
@@ -91,7 +96,11 @@ class SegmentationDataModule(LightningDataModule):
         self.foreground_share = foreground_share
         self.fold = fold
         self.pairs: dict[str, list[Pair]] = {}
-        self.predict_paths: list[Path] = []
+        self.volume = volume
+        self.tiled = False  # whether pictures to predict keep their size; `Inference` says it
+        self.predict_cases: list[Case] = []
+        self.predict_pictures: list[tuple[Case, int]] = []  # of this process: case, and number of the slice
+        self.unusable: dict[str, str] = {}  # files of its part that cannot be predicted, and why
 
     def setup(self, stage: str) -> None:
         """List the files of a stage and check their headers.
@@ -108,13 +117,10 @@ class SegmentationDataModule(LightningDataModule):
                 for pair in pairs:
                     check_pair(pair)
                 self.pairs[split] = pairs
-        if stage == "predict" and not self.predict_paths:
+        if stage == "predict" and not self.predict_cases:
             if self.predict_dir is None:
                 raise UserError("data.predict_dir is missing: name the folder of images to predict")
-            paths = [self.predict_dir] if self.predict_dir.is_file() else list_files(self.predict_dir)
-            for path in paths:
-                read_size(path)
-            self.predict_paths = paths
+            self.predict_cases = list_cases(self.predict_dir)
 
     def folder(self, split: str) -> Path:
         """Return the folder of a split, which holds images/ and masks/.
@@ -168,10 +174,22 @@ class SegmentationDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[PredictBatch]:
-        """Return the images of `predict_dir`, in order."""
-        dataset = PredictDataset(self.predict_paths, self.reader)
+        """Return the images and slices of `predict_dir`, in order; a process has whole volumes."""
+        self.list_pictures()
+        dataset = PredictDataset(self.predict_pictures, self.reader, self.volume, self.tiled)
+        batch_size = 1 if self.tiled else self.batch_size  # where each may have its own size
+        return self._loader(dataset, range(len(dataset)), collate_predict, batch_size)
+
+    def list_pictures(self) -> None:
+        """List the images and slices that are this process's part, unless it is done; note the volumes without any."""
         rank, world_size = self._process()
-        return self._loader(dataset, range(rank, len(dataset), world_size), collate_predict)
+        if self.predict_pictures or self.unusable:
+            return
+        for case in self.predict_cases[rank::world_size]:
+            try:
+                self.predict_pictures += [(case, number) for number in range(count_slices(case, self.volume))]
+            except DataError as error:
+                self.unusable[str(case.path)] = str(error)
 
     def _dataset(self, split: str, transform: Transform | None = None) -> SegmentationDataset:
         dataset = SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed)
@@ -203,10 +221,10 @@ class SegmentationDataModule(LightningDataModule):
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _loader(self, dataset: Any, sampler: Any, collate_fn: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: Any, sampler: Any, collate_fn: Any, batch_size: int | None = None) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if batch_size is None else batch_size,
             sampler=sampler,
             collate_fn=collate_fn,
             num_workers=self.num_workers,

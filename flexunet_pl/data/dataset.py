@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from flexunet_pl.batch import Batch, PredictBatch
+from flexunet_pl.batch import Batch
 from flexunet_pl.data.cache import Cache
 from flexunet_pl.data.sampler import SampleKey
 from flexunet_pl.data.transforms import Transform
@@ -155,56 +154,3 @@ def _global_generators(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-class PredictItem(TypedDict):
-    """An image to predict.
-
-    Attributes:
-        image: Shape ``(H, W, C)`` at the network's size, uint8.
-        path: The file.
-        size: Height and width of the image in the file.
-    """
-
-    image: torch.Tensor
-    path: str
-    size: tuple[int, int]
-
-
-class PredictDataset(Dataset[PredictItem]):
-    """Images without masks, each with its own size.
-
-    Args:
-        paths: The files.
-        reader: How images are read.
-    """
-
-    def __init__(self, paths: Sequence[Path], reader: ImageReader) -> None:
-        self.paths = list(paths)
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> PredictItem:
-        """Read one image and resize it to the network's size."""
-        image = self.reader.read(self.paths[index])
-        height, width = image.shape[:2]
-        resized = resize_image(image, self.reader.size)
-        return PredictItem(image=torch.tensor(resized), path=str(self.paths[index]), size=(height, width))
-
-
-def collate_predict(items: Sequence[PredictItem]) -> PredictBatch:
-    """Stack images to predict.
-
-    Args:
-        items: The images.
-
-    Returns:
-        The batch.
-    """
-    return PredictBatch(
-        image=torch.stack([i["image"] for i in items]).permute(0, 3, 1, 2),
-        path=[i["path"] for i in items],
-        size=[i["size"] for i in items],
-    )

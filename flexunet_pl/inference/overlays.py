@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from flexunet_pl.rgb_map import RgbMap
 
@@ -26,6 +27,40 @@ def draw_overlay(
     weight[_borders(index) & (index > 0)] = 1
     picture += (colors - picture) * weight[..., None]
     return np.rint(picture).astype(np.uint8)
+
+
+def add_legend(picture: NDArray[np.uint8], rgb_map: RgbMap) -> NDArray[np.uint8]:
+    """Put a line with the colour and the name of each class but the background below a picture.
+
+    Args:
+        picture: Shape ``(H, W, 3)``, uint8; it is left as it is.
+        rgb_map: The classes.
+
+    Returns:
+        A taller picture of the same width, shape ``(H + n, W, 3)``, uint8.
+    """
+    height, width = picture.shape[:2]
+    step = max(12, round(width / 32))  # the height of a line
+    font = ImageFont.load_default(size=round(step * 0.7))
+    lines: list[list[tuple[str, tuple[int, int, int]]]] = [[]]
+    free = width
+    for name, color in list(zip(rgb_map.names, rgb_map.colors, strict=True))[1:]:
+        needed = round(font.getlength(name)) + 2 * step
+        if needed > free and lines[-1]:
+            lines.append([])
+            free = width
+        lines[-1].append((name, color))
+        free -= needed
+    canvas = Image.new("RGB", (width, height + step * len(lines)))
+    canvas.paste(Image.fromarray(picture))
+    draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        x, y = step // 4, height + number * step
+        for name, color in line:
+            draw.rectangle((x, y + step // 5, x + step // 2, y + step * 4 // 5), fill=color, outline="white")
+            draw.text((x + step * 3 // 4, y + step / 2), name, fill="white", font=font, anchor="lm")
+            x += round(font.getlength(name)) + 2 * step
+    return np.asarray(canvas)
 
 
 def fit_size(shape: tuple[int, ...], side: int) -> tuple[int, int]:

@@ -1,0 +1,136 @@
+"""Read arrays of voxels without a geometry: .npy, and .h5 in a process of its own."""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.image_io import written_in_place
+
+ARRAY_SUFFIXES = (".npy", ".h5", ".hdf5")
+MAX_VALUES = 2_000_000_000  # as many as voxels of a volume
+
+_TIMEOUT_S = 60  # for a small file
+_BYTES_PER_S = 20 << 20  # and more for a large one
+_CHILD = Path(__file__).with_name("hdf5_array_child.py")
+
+
+def read_array(path: Path, dataset: str | None = None) -> NDArray[Any]:
+    """Read an array of three dimensions.
+
+    Args:
+        path: A ``.npy``, ``.h5`` or ``.hdf5`` file.
+        dataset: Path of the array in an HDF5 file; by default the only one of three dimensions.
+
+    Returns:
+        The array as it is stored: finite numbers.
+
+    Raises:
+        DataError: If it is missing, damaged, too large, or not an array of three dimensions of numbers.
+        UserError: If h5py is not installed.
+    """
+    array = _read_npy(path) if path.suffix.lower() == ".npy" else _read_hdf5(path, dataset)
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise DataError(f"{path}: {bad} of {array.size} values are not finite numbers; export it again")
+    return array
+
+
+def read_array_shape(path: Path, dataset: str | None = None) -> tuple[int, ...]:
+    """Read the shape of what `read_array` gives; of a ``.npy`` file from its header alone.
+
+    Args:
+        path: The file.
+        dataset: As for `read_array`.
+
+    Returns:
+        The shape.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    if path.suffix.lower() == ".npy":
+        with _explained(path), path.open("rb") as file:
+            return _read_header(path, file)
+    return _read_hdf5(path, dataset).shape
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy`` file.
+
+    Args:
+        path: The file.
+        array: The array.
+    """
+    with written_in_place(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    with _explained(path), path.open("rb") as file:
+        _read_header(path, file)
+        file.seek(0)
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(file)
+    if dtype.kind not in "biuf" or len(shape) != 3 or not all(shape) or math.prod(shape) > MAX_VALUES:
+        raise DataError(
+            f"{path}: holds an array of shape {shape} and type {dtype}; expected numbers in three dimensions, at most "
+            f"{MAX_VALUES:.0e} of them"
+        )
+    if path.stat().st_size - file.tell() < math.prod(shape) * dtype.itemsize:
+        raise DataError(f"{path}: cut short; copy or export it again")
+    return tuple(shape)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of what goes wrong while a ``.npy`` file is read which file it is, and what to do.
+
+    Raises:
+        DataError: Whatever goes wrong.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        raise DataError(f"{path}: is no readable .npy file ({error}); export it again or remove it") from error
+
+
+def _read_hdf5(path: Path, dataset: str | None) -> NDArray[Any]:
+    try:
+        import h5py  # noqa: F401 - the child needs it
+    except ImportError as error:
+        raise UserError("HDF5 files are read by h5py, which is missing; `pip install 'flexunet-pl[keras]'`") from error
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    # no plug-ins that a file's filters could name, and no threads that reserve memory
+    env = os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", str(_CHILD), str(path.absolute()), dataset or ""]
+    timeout = _TIMEOUT_S + path.stat().st_size / _BYTES_PER_S
+    try:
+        done = subprocess.run(command, capture_output=True, env=env, timeout=timeout, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"{path}: gave no answer in {timeout:.0f} s; the file is damaged or hostile") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace") or f"is damaged: HDF5 ended with status {done.returncode} on it"
+        raise DataError(f"{path}: {said}")
+    line, _, content = done.stdout.partition(b"\n")
+    kind, *numbers = line.decode().split()
+    return np.frombuffer(content, dtype=kind).reshape([int(n) for n in numbers])

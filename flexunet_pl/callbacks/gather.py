@@ -1,0 +1,25 @@
+"""Bring together what the processes of a run have found."""
+
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch import Trainer
+
+T = TypeVar("T")
+
+
+def gather(trainer: Trainer, own: T) -> list[T]:
+    """Give each process what all of them have; all must call it.
+
+    Args:
+        trainer: The trainer.
+        own: What this process has; it must be picklable.
+
+    Returns:
+        One item per process.
+    """
+    if trainer.world_size == 1:
+        return [own]
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, own)
+    return parts
