@@ -71,6 +71,12 @@ def _run_score(verb: str, args: list[str], trusted: list[str]) -> None:
     _run_function(score_masks, verb, args)
 
 
+def _run_report(verb: str, args: list[str], trusted: list[str]) -> None:
+    from flexunet_pl.report.command import write_report
+
+    _run_function(write_report, verb, args)
+
+
 def _run_demo(verb: str, args: list[str], trusted: list[str]) -> None:
     from flexunet_pl.demo import run_demo
 
@@ -142,6 +148,7 @@ VERBS = {
     "test": Verb("score a checkpoint on the test folder", _run_lightning),
     "predict": Verb("write masks for a folder of images or volumes", _run_lightning),
     "score": Verb("score masks of anyone against the true ones, or two predictions against each other", _run_score),
+    "report": Verb("show a run on one page: scores, cases, curves, data, configuration", _run_report),
     "prepare": Verb("turn a public download into a data set, by a recipe", _run_prepare),
     "check": Verb("check a data set before anything is trained on it", _run_check),
     "split": Verb("split a folder into train, valid and test, or into folds, by patient", _run_split),
@@ -150,7 +157,7 @@ VERBS = {
     "import-config": Verb("convert a train_eval_infer.config of the original", _run_import_config),
     "import-keras": Verb("turn a Keras file of the original into a checkpoint", _run_import_keras),
     "export": Verb("write the network of a checkpoint as a Keras file", _run_export),
-    "demo": Verb("draw phantoms, train on them, test, predict, and show where all of it lies", _run_demo),
+    "demo": Verb("draw phantoms, train on them, test, report, predict, and show where all of it lies", _run_demo),
 }
 
 

@@ -23,6 +23,7 @@ from flexunet_pl.callbacks import (
     HistoryCurves,
     PredictionWriter,
     RandomState,
+    RunRecord,
     StopFile,
     TrainSamples,
 )
@@ -278,7 +279,7 @@ class FlexUNetCLI(LightningCLI):
         kwargs["plugins"] = [*_as_list(trainer_config.get("plugins")), AtomicCheckpointIO()]
         callbacks = [*_as_list(trainer_config.get("callbacks"))]
         if self.subcommand == "fit":
-            callbacks += [HistoryCurves(), RandomState(), FiniteLoss(), GracefulStop(), TrainSamples()]
+            callbacks += [HistoryCurves(), RandomState(), FiniteLoss(), GracefulStop(), TrainSamples(), RunRecord()]
             if trainer_config.get("logger"):
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
         elif self.subcommand == "predict":

@@ -1,4 +1,4 @@
-"""The demo: phantoms, training, test and prediction, one command after the other in one process."""
+"""The demo: phantoms, training, test, report and prediction, one command after the other in one process."""
 
 import sys
 import time
@@ -8,10 +8,11 @@ from flexunet_pl.cli import run
 from flexunet_pl.errors import UserError
 from flexunet_pl.pairing import list_files
 from flexunet_pl.prepare.phantom import write_phantom
+from flexunet_pl.report.command import write_report
 
 
 def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
-    """Draw phantoms, train a small FlexUNet on them, test it, predict, and show where all of it lies.
+    """Draw phantoms, train a small FlexUNet on them, test it, report, predict, and show where all of it lies.
 
     Args:
         out: Folder to create.
@@ -31,12 +32,15 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     (version,) = {p.name for p in (runs / "flexunet").glob("version_*")} - known
     run_folder = runs / "flexunet" / version
     checkpoint = str(run_folder / "checkpoints" / "best.ckpt")
-    _run("test", "--ckpt_path", checkpoint, "--data.root", str(data), "--trainer.logger", "false")
+    _run("test", "--ckpt_path", checkpoint, "--data.root", str(data), "--scores.group_regex", "^([0-9]+)_")
+    _announce(f"flexunet report {run_folder}")
+    report = write_report(run_folder)
     masks = out / "masks"
     _run("predict", "--ckpt_path", checkpoint, "--data.predict_dir", str(data / "test" / "images"),
          "--prediction.output_dir", str(masks), "--prediction.overlay", "true",
          "--prediction.overwrite", str(overwrite).lower())  # fmt: skip
     places = {
+        "report": report,
         "data": data,
         "curves": run_folder / "train_losses.png",
         "film strip": run_folder / "epoch_change" / "film_strip.png",

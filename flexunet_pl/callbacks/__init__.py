@@ -6,6 +6,7 @@ from flexunet_pl.callbacks.finite_loss import FiniteLoss
 from flexunet_pl.callbacks.history import HistoryCurves
 from flexunet_pl.callbacks.interrupt import GracefulStop
 from flexunet_pl.callbacks.random_state import RandomState
+from flexunet_pl.callbacks.run_record import RunRecord
 from flexunet_pl.callbacks.stop_file import StopFile
 from flexunet_pl.callbacks.train_samples import TrainSamples
 from flexunet_pl.callbacks.writer import PredictionWriter
@@ -18,6 +19,7 @@ __all__ = [
     "HistoryCurves",
     "PredictionWriter",
     "RandomState",
+    "RunRecord",
     "StopFile",
     "TrainSamples",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flexunet_pl.callbacks.gather import gather
 from flexunet_pl.console import say
 from flexunet_pl.errors import UserError
-from flexunet_pl.image_io import written_in_place
+from flexunet_pl.image_io import write_mask, written_in_place
 from flexunet_pl.prepare.names import group_of, parse_group_regex
 from flexunet_pl.scoring.calibration import calibration_error
 from flexunet_pl.scoring.measure import ClassScore, Surfaces, measure_case
@@ -26,6 +26,7 @@ class _Case(NamedTuple):
     scores: list[ClassScore]
     entropy: float
     calibration: float
+    confusion: NDArray[np.int64]
 
 
 class CaseScores(Callback):
@@ -40,6 +41,7 @@ class CaseScores(Callback):
         spacing_mm: Distance of rows and of columns at the network's size; by default distances are in pixels.
         tolerance: Distance of two borders that counts as none in the normalised surface distance.
         surfaces: Whether to measure the distances of borders, which takes most of the time.
+        masks: Whether to write the predicted masks too, at the network's size; `flexunet report` shows them.
     """
 
     def __init__(
@@ -48,15 +50,20 @@ class CaseScores(Callback):
         spacing_mm: tuple[float, float] | None = None,
         tolerance: float = 2.0,
         surfaces: bool = True,
+        masks: bool = True,
     ) -> None:
         self.regex = parse_group_regex(group_regex)
         self.surfaces = Surfaces(spacing_mm or (1.0, 1.0), tolerance) if surfaces else None
         self.unit = "px" if spacing_mm is None else "mm"
+        self.masks = masks
         self.cases: list[_Case] = []
+        self._place: Path | None = None  # where the tables go
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier test."""
         self.cases = []
+        folder = trainer.log_dir  # all processes must ask for it together
+        self._place = Path(folder) if trainer.loggers and folder is not None else None
 
     def on_test_batch_end(
         self,
@@ -74,18 +81,19 @@ class CaseScores(Callback):
         for name, p, mask in zip(batch["name"][: len(masks)], probabilities, masks, strict=True):
             predicted = p.argmax(axis=0).astype(np.uint8)
             scores = measure_case(name, self._group(name), predicted, mask, task.rgb_map.names, self.surfaces)
-            self.cases.append(_Case(name, scores, _cross_entropy(p, mask), calibration_error(p, mask)))
+            confusion = _count_pairs(mask, predicted, len(task.rgb_map))
+            self.cases.append(_Case(name, scores, _cross_entropy(p, mask), calibration_error(p, mask), confusion))
+            if self.masks and self._place is not None:
+                write_mask(self._place / "masks" / f"{name}.png", predicted, task.rgb_map)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tables and print the summary."""
-        folder = trainer.log_dir  # all processes must ask for it together
-        cases = sorted(case for part in gather(trainer, self.cases) for case in part)
+        cases = sorted((c for part in gather(trainer, self.cases) for c in part), key=lambda case: case.name)
         if trainer.is_global_zero:
-            place = Path(folder) if trainer.loggers and folder is not None else None
-            self._report(cases, float(trainer.callback_metrics["test/dice_coef_multiclass"]), place)
+            self._report(cases, float(trainer.callback_metrics["test/dice_coef_multiclass"]))
         trainer.strategy.barrier()  # a process that ended now would take the others' connections with it
 
-    def _report(self, cases: list[_Case], dice_coef_multiclass: float, place: Path | None) -> None:
+    def _report(self, cases: list[_Case], dice_coef_multiclass: float) -> None:
         scores = [score for case in cases for score in case.scores]
         summaries = summarise_cases(scores)
         reference = {
@@ -94,10 +102,13 @@ class CaseScores(Callback):
         }
         calibration = [case.calibration for case in cases if np.isfinite(case.calibration)]
         error = float(np.mean(calibration)) if calibration else float("nan")
+        place = self._place
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
             write_per_case(place / "per_case.csv", scores)
-            facts = {"cases": len(cases), "unit": self.unit, "calibration_error": error, **reference}
+            confusion = np.sum([case.confusion for case in cases], axis=0).tolist()
+            facts = {"cases": len(cases), "unit": self.unit, "calibration_error": error, "confusion": confusion}
+            facts |= {"tolerance": self.surfaces.tolerance if self.surfaces is not None else None, **reference}
             write_summary(place, summaries, facts)
             with written_in_place(place / "evaluation.csv") as temporary, temporary.open("w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows((k, f"{v:.4f}") for k, v in reference.items())
@@ -114,6 +125,12 @@ class CaseScores(Callback):
         if group is None and self.regex is not None:
             raise UserError(f"{name}: scores.group_regex finds no patient in this name; mend the expression")
         return name if group is None else group
+
+
+def _count_pairs(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Count the pixels of each pair of true (row) and predicted class (column)."""
+    cells = truth.astype(np.int64) * classes + predicted
+    return np.bincount(cells.ravel(), minlength=classes**2).reshape(classes, classes)
 
 
 def _cross_entropy(probabilities: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:

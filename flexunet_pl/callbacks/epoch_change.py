@@ -123,6 +123,22 @@ class EpochChangeInference(Callback):
         self._still = len(self._strip)
 
 
+def cut_strip(strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Leave of a film strip what stands still, and the first, the middle and the last epoch.
+
+    Args:
+        strip: A film strip, shape ``(H, W, 3)``, uint8.
+
+    Returns:
+        A strip of at most five columns.
+    """
+    columns = strip.reshape(len(strip), -1, _THUMBNAIL, 3).swapaxes(0, 1)
+    still = min(2, len(columns) - 1)  # a first epoch is kept where there is no truth
+    last = len(columns) - 1
+    chosen = sorted({*range(still), still, (still + last) // 2, last})
+    return np.concatenate([columns[i] for i in chosen], axis=1)
+
+
 def _predict(
     trainer: Trainer, task: SegmentationTask, dataset: PredictDataset, inference: Inference
 ) -> list[NDArray[np.uint8]]:

@@ -18,11 +18,14 @@ _TABLES = {
         "val_dice_coef_multiclass": "val/dice_coef_multiclass",
     },
     "train_dice": {"dice": "train/dice", "val_dice": "val/dice"},
+    "learning_rate": {"learning_rate": "learning_rate"},
 }
 
 
 class HistoryCurves(Callback):
-    """Writes ``train_losses``, ``train_metrics`` (the reference's columns) and ``train_dice`` as CSV and PNG.
+    """Writes ``train_losses``, ``train_metrics`` (the reference's columns), ``train_dice`` and ``learning_rate``.
+
+    Each is a CSV file and a picture.
 
     The rows are part of the checkpoint: a resumed run writes the whole course.
     """
@@ -60,6 +63,7 @@ class HistoryCurves(Callback):
         known = {
             k: float(v) for k, v in trainer.callback_metrics.items() if self._validated or not k.startswith("val/")
         }
+        known["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         scores = {column: known[key] for column, key in columns.items() if key in known}
         self.rows = [row for row in self.rows if row["epoch"] < epoch] + [{"epoch": epoch, **scores}]
         if trainer.is_global_zero and self._folder is not None:

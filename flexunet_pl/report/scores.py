@@ -1,0 +1,151 @@
+"""The sections on what was reached: scores, their spread, and what the original says of itself."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from flexunet_pl.report.blocks import Picture, Section, Table, Text, chart
+from flexunet_pl.report.original import find_original
+from flexunet_pl.report.run_folder import Run, TestRun
+from flexunet_pl.rgb_map import RgbMap
+
+_FEW_GROUPS = 20
+_MEANS = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
+
+
+def score_section(run: Run, test: TestRun) -> Section:
+    """Show the scores class by class, with intervals.
+
+    Args:
+        run: The run.
+        test: Its test.
+    """
+    classes: Mapping[str, Any] = test.summary["classes"]
+    unit = str(test.summary.get("unit", "px"))
+    rows = {"cases that show it": [f"{c['present']} of {c['present'] + c['absent']}" for c in classes.values()]}
+    for key, name in _MEANS.items():
+        rows[f"{name}, mean [95 % interval]"] = [_with_interval(c["means"][key], 3) for c in classes.values()]
+    rows["Dice, median"] = [_text(c["means"]["dice"]["median"], 3) for c in classes.values()]
+    rows["Dice, pooled over all pixels"] = [_text(c["dice_pooled"], 3) for c in classes.values()]
+    rows["missed"] = [_percent(c["miss_rate"]) for c in classes.values()]
+    rows["false alarms"] = [_percent(c["false_alarm_rate"]) for c in classes.values()]
+    rows["lesions found"] = [_percent(c["lesion_recall"]) for c in classes.values()]
+    rows["false lesions per case"] = [_text(c["false_lesions"], 2) for c in classes.values()]
+    if test.summary.get("tolerance") is not None:
+        rows[f"HD95 in {unit}, mean [95 % interval]"] = [
+            _with_interval(c["means"]["hd95"], 1) for c in classes.values()
+        ]
+        within = f"border within {test.summary['tolerance']:g} {unit}, mean [95 % interval]"
+        rows[within] = [_with_interval(c["means"]["nsd"], 3) for c in classes.values()]
+    blocks: list[Text | Table | Picture] = [
+        Table(
+            ["", *classes],
+            [[name, *cells] for name, cells in rows.items()],
+            "Means are over the cases that show the class: a miss counts 0 (and the image's diagonal as HD95); the "
+            "background is no class. Intervals are drawn over patients, where scores.group_regex names them, or else "
+            "over pictures.",
+        )
+    ]
+    fewest = min((c["groups"] for c in classes.values() if c["present"]), default=_FEW_GROUPS)
+    if fewest < _FEW_GROUPS:
+        few = f"Only {fewest} groups show the rarest class: the intervals are too narrow. Read them with care."
+        blocks.append(Text(few, "warning"))
+    calibration = test.summary.get("calibration_error")
+    if calibration is not None:
+        blocks.append(Text(f"Calibration error over the pixels of foreground: {calibration:.3f}."))
+    return Section("Scores on the test data", blocks)
+
+
+def original_section(run: Run, test: TestRun) -> Section:
+    """Put the original's kind of score beside ours, with the warning what it measures.
+
+    Args:
+        run: The run.
+        test: Its test.
+    """
+    original = find_original(run.rgb_map)
+    ours = {k: test.summary.get(k) for k in ("categorical_crossentropy", "dice_coef_multiclass")}
+    header, rows = ["", "this run"], [[name, _text(value, 4)] for name, value in ours.items()]
+    rows += [[f"Dice, {name}", _text(c["means"]["dice"]["mean"], 4)] for name, c in test.summary["classes"].items()]
+    blocks: list[Text | Table | Picture] = [
+        Text(
+            "dice_coef_multiclass is the score that the original reports. It is a soft pixel accuracy that counts the "
+            "background: it is near 1 wherever the target is small, whatever the network does to it. Do not compare it "
+            "with a Dice.",
+            "warning",
+        )
+    ]
+    caption = ""
+    if original is not None:
+        header.append(f"the original, {original.dataset}")
+        for row, value in zip(rows, (original.cross_entropy, original.accuracy, *original.dice), strict=True):
+            row.append(_text(value, 4))
+        caption = (
+            f"The original's experiment {original.dataset} has the same classes; its Dice is measured on its published "
+            "pictures. The data are the same only if yours are that data set."
+        )
+    return Section("The original's numbers, and what they measure", [*blocks, Table(header, rows, caption)])
+
+
+def spread_section(run: Run, test: TestRun) -> Section:
+    """Show how Dice and HD95 spread over the cases, and what was taken for what.
+
+    Args:
+        run: The run.
+        test: Its test.
+    """
+    blocks: list[Text | Table | Picture] = [
+        chart(
+            "dice_histogram",
+            "Dice of each case that shows the class.",
+            lambda f: _histograms(f, run.rgb_map, test, "dice"),
+        ),
+    ]
+    unit = test.summary.get("unit", "px")
+    if any(row["hd95"] for row in test.cases):
+        caption = f"HD95 in {unit} of each case that shows the class; smaller is better."
+        blocks.append(chart("hd95_histogram", caption, lambda f: _histograms(f, run.rgb_map, test, "hd95")))
+    confusion = np.asarray(test.summary.get("confusion") or [], dtype=float)
+    if confusion.size:
+        shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+        names = run.rgb_map.names
+        rows = [[name, *(f"{share:.1%}" for share in row)] for name, row in zip(names, shares, strict=True)]
+        caption = "Of the pixels of each true class (row), the share that was predicted as each class (column)."
+        blocks.append(Table(["", *names], rows, caption, shares.tolist()))
+    return Section("Spread and confusion", blocks)
+
+
+def _histograms(figure: Figure, rgb_map: RgbMap, test: TestRun, column: str) -> None:
+    rows = [row for row in test.cases if row[column] and row["state"] in {"present", "missed"}]
+    top = 1.0 if column == "dice" else max((float(row[column]) for row in rows), default=1.0)
+    axes = figure.subplots(len(rgb_map) - 1, 1, sharex=True, squeeze=False)[:, 0]
+    for name, color, ax in zip(rgb_map.names[1:], rgb_map.colors[1:], axes, strict=True):
+        values = [float(row[column]) for row in rows if row["label"] == name]
+        ax.hist(values, bins=20, range=(0, top or 1), color=tuple(c / 255 for c in color), edgecolor="0.5")
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.spines[["top", "right"]].set_visible(False)
+        if values:
+            ax.axvline(float(np.mean(values)), color="0.5", linestyle="--")
+    axes[-1].set_xlabel(
+        "Dice (dashed: mean)" if column == "dice" else f"HD95, {test.summary.get('unit', 'px')} (dashed: mean)"
+    )
+
+
+def _with_interval(mean: Mapping[str, Any], digits: int) -> str:
+    if mean["mean"] is None:
+        return "n/a"
+    if mean["low"] is None:
+        return _text(mean["mean"], digits)
+    return f"{mean['mean']:.{digits}f} [{mean['low']:.{digits}f}, {mean['high']:.{digits}f}]"
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:.1%}"
