@@ -27,6 +27,6 @@ def read_model_section(path: Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as YAML") from error
     model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or "rgb_map" not in model:
+    if not isinstance(model, dict) or not model.get("rgb_map"):
         raise UserError(f"{path}: has no model.rgb_map")
     return model

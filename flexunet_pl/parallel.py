@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
-from flexunet_pl.errors import RunFailedError
+from flexunet_pl.errors import RunFailedError, UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,7 +26,10 @@ def map_processes(function: Callable[[T], R], items: Sequence[T], workers: int, 
 
     Raises:
         RunFailedError: If a process was lost.
+        UserError: If the number of processes is negative.
     """
+    if workers < 0:
+        raise UserError(f"workers ({workers}) must not be negative; 0 does all in one process")
     if not workers:
         yield from map(function, items)
         return

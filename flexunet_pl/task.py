@@ -318,6 +318,8 @@ def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float
             f"model.class_weights is {dict(weights)}; expected a weight of at least 0 for each of "
             f"{', '.join(rgb_map.names)}"
         )
+    if not weights[rgb_map.names[0]]:  # the mean over a picture of background alone would be 0 / 0
+        raise UserError(f"model.class_weights.{rgb_map.names[0]} is 0; give the background a small weight")
     return [float(weights[name]) for name in rgb_map.names]
 
 

@@ -20,8 +20,20 @@ from flexunet_pl.errors import DataError
 MAX_VOXELS = 2_000_000_000  # 512x512x7600; a header of a few bytes can declare any number
 
 _CHUNK = 1 << 20
-_MHA_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
+_MHA_BYTES = {
+    "char": 1,
+    "uchar": 1,
+    "short": 2,
+    "ushort": 2,
+    "int": 4,
+    "uint": 4,
+    "float": 4,
+    "double": 8,
+    "long_long": 8,
+    "ulong_long": 8,
+}
 _NRRD_BYTES = (("int8", 1), ("char", 1), ("short", 2), ("int16", 2), ("double", 8), ("float", 4), ("int", 4))
+_NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}  # by kind of voxel
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}
 
 
@@ -88,8 +100,10 @@ def _nifti(path: Path) -> _Stored:
     ]
     if not np.isfinite(affine).all():
         raise DataError(f"{path}: its affine is not finite; mend its header")
-    if not 1 <= count <= 7 or min(dims[:count]) < 1 or bits < 8 or not 0 <= offset < _CHUNK:
+    if not 1 <= count <= 7 or min(dims[:count]) < 1 or _NIFTI_BITS.get(kind, bits) != bits or bits < 8:
         raise DataError(f"{path}: its header makes no sense; export it again or remove it")
+    if not length + 4 <= offset < _CHUNK:  # four bytes tell of extensions; readers differ on smaller offsets
+        raise DataError(f"{path}: its header puts the voxels at byte {offset:g}; export it again or remove it")
     floats = order + _NIFTI_FLOATS[kind] if kind in _NIFTI_FLOATS else ""
     return _Stored(int(offset), math.prod(dims[:count]), bits // 8, packed, floats)
 

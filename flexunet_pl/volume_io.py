@@ -53,6 +53,7 @@ def read_volume(path: Path) -> Volume:
         UserError: If SimpleITK is not installed.
     """
     sitk = _simpleitk()
+    _check_name(path)
     with _explained(path):
         stored = _read_series(path, sitk) if path.is_dir() else _read_file(path, sitk)
         orientation = _orientation(stored.GetDirection(), sitk)
@@ -81,6 +82,7 @@ def read_volume_shape(path: Path) -> tuple[int, int, int]:
         UserError: If SimpleITK is not installed.
     """
     sitk = _simpleitk()
+    _check_name(path)
     with _explained(path):
         if path.is_dir():
             names = _series_files(path, sitk)
@@ -170,6 +172,13 @@ def check_same_grid(path: Path, mask: Volume, image: Volume) -> None:
             raise DataError(
                 f"{path}: mask has {name} {_short(ours)} but its image has {_short(theirs)}; export both on one grid"
             )
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:  # SimpleITK would end the process
+        raise DataError(f"{path}: its name is not in UTF-8; rename it") from error
 
 
 def _simpleitk() -> Any:

@@ -178,3 +178,33 @@ def test_a_mask_on_another_grid_is_refused(tmp_path):
         check_same_grid(tmp_path / "m.nii", read_volume(write(image, tmp_path / "m.nii")), volume)
     with pytest.raises(DataError, match=r"\(4, 6, 7\) voxels"):
         check_same_grid(tmp_path / "m.nii", read_volume(write(image[:, :, 1:], tmp_path / "m.nii")), volume)
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0, 348.0, float(1 << 30)])
+def test_voxels_that_begin_within_the_header_are_refused(tmp_path, offset):
+    path = write(make_image()[0], tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[108:112] = struct.pack("<f", offset)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="puts the voxels at byte"):
+        read_volume(path)
+
+
+def test_a_kind_of_voxel_and_its_size_must_agree(tmp_path):
+    path = write(make_image()[0], tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[72:74] = struct.pack("<h", 8)  # of 16-bit voxels
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="makes no sense"):
+        read_volume(path)
+
+
+def test_whole_numbers_of_64_bits_are_read(tmp_path):
+    for name in ("a.mha", "a.nrrd", "a.nii"):
+        image, values = make_image(dtype=np.int64)
+        np.testing.assert_array_equal(read_volume(write(image, tmp_path / name)).values, values)
+
+
+def test_a_name_that_is_not_utf_8_is_refused_not_fatal(tmp_path):
+    with pytest.raises(DataError, match="not in UTF-8"):
+        read_volume(tmp_path / "p\udce9.nii")

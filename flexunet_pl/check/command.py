@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -60,7 +61,10 @@ def check_data(
     model = read_model_section(experiment)
     rgb_map = rgb_map if rgb_map is not None else model.get("rgb_map")
     window = image_window if image_window is not None else model.get("image_window")
-    size = tuple(model.get("image_size", image_size))
+    size = model.get("image_size") or image_size
+    _check_sizes(window, size)
+    if out is not None and out.name in {"images", "masks"}:
+        raise UserError(f"{out}: is named like a folder of the data; name another one for the pictures")
     pairs, problems = _survey(root)
     if not pairs:
         raise DataError(problems[0].message if problems else f"{root}: holds no images")
@@ -85,6 +89,19 @@ def check_data(
     else:
         print_results(summary)
     return 1 if findings else 0
+
+
+def _check_sizes(window: Any, size: Any) -> None:
+    numbers = (int, float)
+    if window is not None and not (
+        isinstance(window, list | tuple)
+        and len(window) == 2
+        and all(isinstance(n, numbers) for n in window)
+        and window[0] < window[1]
+    ):
+        raise UserError(f"image-window is {window}; expected two numbers, the lower one first")
+    if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        raise UserError(f"image-size is {size}; expected height and width, such as [512, 512]")
 
 
 def _survey(root: Path) -> tuple[list[tuple[str, Pair]], list[Finding]]:

@@ -46,7 +46,7 @@ def write_results(
     draw_statistics(summary, rgb_map, out / "statistics.png")
     draw_samples(scans, rgb_map, window, out / "samples.png")
     draw_look_alikes(look_alikes, window, out / "look_alikes.png")
-    (out / "check.json").write_text(to_json(summary), encoding="utf-8")
+    (out / "check.json").write_text(to_json(summary), encoding="utf-8", errors="backslashreplace")
     (out / "class_weights.yaml").write_text(
         "# one more `-c` for flexunet fit: each class weighs by the inverse square root of its share of the pixels\n"
         + yaml.safe_dump({"model": {"class_weights": summary["class_weights"]}}, sort_keys=False, allow_unicode=True),

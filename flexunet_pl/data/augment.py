@@ -3,10 +3,11 @@
 import hashlib
 import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import albumentations
 import numpy as np
@@ -41,29 +42,45 @@ def _shear(slope: float) -> Any:
     return _affine(shear={"x": (0, 0), "y": (degrees, degrees)})
 
 
-# word: beginning of the files' names, usual strength, transform of a strength; the names are the original's, so that
-# `split` and `check` know a copy when they see one
-_WORDS: dict[str, tuple[str, float, Callable[[float], Any]]] = {
-    "hflip": ("hflipped", 1, _flip("HorizontalFlip")),
-    "vflip": ("vflipped", 1, _flip("VerticalFlip")),
-    "hvflip": ("hvflipped", 1, _flip("HorizontalFlip", "VerticalFlip")),
-    "rotate": ("rotated_{}", 90, lambda a: _affine(rotate=(a, a))),
-    "shrink": ("shrinked_{}", 0.8, lambda s: _affine(scale=(s, s))),
-    "shear": ("sheared_{}", 0.1, _shear),
-    "elastic": (
+class _Kind(NamedTuple):
+    """A kind of variant.
+
+    Attributes:
+        name: Beginning of the files' names, which is the original's, so that `split` and `check` know a copy.
+        usual: Strength where none is given.
+        range: Lowest and highest strength.
+        make: Transform of a strength.
+    """
+
+    name: str
+    usual: float
+    range: tuple[float, float]
+    make: Callable[[float], Any]
+
+
+_KINDS = {
+    "hflip": _Kind("hflipped", 1, (1, 1), _flip("HorizontalFlip")),
+    "vflip": _Kind("vflipped", 1, (1, 1), _flip("VerticalFlip")),
+    "hvflip": _Kind("hvflipped", 1, (1, 1), _flip("HorizontalFlip", "VerticalFlip")),
+    "rotate": _Kind("rotated_{}", 90, (-360, 360), lambda a: _affine(rotate=(a, a))),
+    "shrink": _Kind("shrinked_{}", 0.8, (0.1, 1), lambda s: _affine(scale=(s, s))),
+    "shear": _Kind("sheared_{}", 0.1, (-1, 1), _shear),
+    "elastic": _Kind(
         "deformed_alpha_1300_sigmoid_{}",
         8,
+        (1, 100),
         lambda s: albumentations.ElasticTransform(
             alpha=_ELASTIC, sigma=s, interpolation=1, mask_interpolation=0, noise_distribution="uniform", p=1
         ),
     ),
-    "smooth": ("distorted_{}", 0.02, lambda m: SmoothDistortion(magnitude=m, sigma=40, p=1)),
-    "barrel": ("barrdistorted_1000_0.5_{}", 0.5, lambda a: RadialDistortion(_RADIUS, a, p=1)),
-    "pincushion": ("pincdistorted_1000_0.5_{}", 0.5, lambda a: RadialDistortion(_RADIUS, -a, p=1)),
-    "sharpen": ("sharpened_{}", 1, lambda k: albumentations.Sharpen((k, k), (1.0, 1.0), p=1)),
-    "brighten": (
+    "smooth": _Kind("distorted_{}", 0.02, (0, 0.5), lambda m: SmoothDistortion(magnitude=m, sigma=40, p=1)),
+    "barrel": _Kind("barrdistorted_1000_0.5_{}", 0.5, (0, 1), lambda a: RadialDistortion(_RADIUS, a, p=1)),
+    "pincushion": _Kind("pincdistorted_1000_0.5_{}", 0.5, (0, 1), lambda a: RadialDistortion(_RADIUS, -a, p=1)),
+    "sharpen": _Kind("sharpened_{}", 1, (0, 1), lambda k: albumentations.Sharpen((k, k), (1.0, 1.0), p=1)),
+    "brighten": _Kind(
         "brightened_{}_10.0",
         1.2,
+        (0.1, 3),
         lambda f: albumentations.RandomBrightnessContrast((0.04, 0.04), (f - 1, f - 1), p=1),
     ),
 }
@@ -98,35 +115,48 @@ def augment_data(
         DataError: If a picture cannot be read.
         UserError: If there is no such variant, or the folder is not empty.
     """
-    parsed = [_parse(word) for word in variants]
+    parsed = _parse(variants)
     check_new_folder(src, out)
     train = list_pairs(src / "train")
     copies = [pair for pair in train if copy_source(pair.image.stem)]
     if copies:
         raise DataError(f"{copies[0].image}: is a copy of this kind already; augment the pictures alone")
-    for split in ("train", "valid", "test"):
-        for pair in list_pairs(src / split) if (src / split).is_dir() else []:
+    splits = {split: list_pairs(src / split) for split in ("train", "valid", "test") if (src / split).is_dir()}
+    for split, pairs in splits.items():
+        for pair in pairs:
             for kind, path in zip(("images", "masks"), pair, strict=True):
                 place_file(path, out / split / kind / path.name, mode)
     write = partial(_write_variants, variants=parsed, out=out / "train", seed=seed)
     count = (os.cpu_count() or 1) if workers is None else workers
     done = map_processes(write, train, count if len(train) > 64 else 0, chunk=4)
-    for _ in track(done, "augmenting", total=len(train), transient=True):
-        pass
+    try:
+        for _ in track(done, "augmenting", total=len(train), transient=True):
+            pass
+    except UserError:
+        shutil.rmtree(out)  # which was new or empty: half of a data set is of no use
+        raise
     _draw(train[len(train) // 2], parsed, out / "variants.png", seed)
     say(f"{len(train)} training pictures, {len(train) * len(parsed)} variants; see {out / 'variants.png'}")
 
 
-def _parse(word: str) -> tuple[str, float]:
-    name, colon, strength = word.partition(":")
-    if name not in _WORDS:
-        raise UserError(f"variants: there is no `{name}`; use {', '.join(_WORDS)}")
-    try:
-        value = float(strength) if colon else float(_WORDS[name][1])
-        _WORDS[name][2](value)
-    except (ValueError, OverflowError) as error:
-        raise UserError(f"variants: `{word}` has no strength that fits; one that does is {_WORDS[name][1]}") from error
-    return name, value
+def _parse(words: Sequence[str]) -> list[tuple[str, float]]:
+    parsed: list[tuple[str, float]] = []
+    for word in words:
+        name, colon, strength = word.partition(":")
+        if name not in _KINDS:
+            raise UserError(f"variants: there is no `{name}`; use {', '.join(_KINDS)}")
+        kind = _KINDS[name]
+        low, high = kind.range
+        try:
+            value = round(float(strength), 4) if colon else float(kind.usual)
+        except ValueError as error:
+            raise UserError(f"variants: `{word}` has no number; one that does is {name}:{kind.usual:g}") from error
+        if not low <= value <= high:
+            raise UserError(f"variants: `{word}` is out of range; {name} takes {low:g} to {high:g}")
+        if (name, value) in parsed:
+            raise UserError(f"variants: `{word}` stands twice")
+        parsed.append((name, value))
+    return parsed
 
 
 def _write_variants(pair: Pair, variants: Sequence[tuple[str, float]], out: Path, seed: int) -> None:
@@ -134,7 +164,7 @@ def _write_variants(pair: Pair, variants: Sequence[tuple[str, float]], out: Path
     for name, strength in variants:
         varied, of_mask = _apply(pair, name, strength, image, mask, seed)
         # with a decimal point always: in rotated_90_001_02 it could not be told where the number ends
-        stem = f"{_WORDS[name][0].format(float(strength))}_{pair.image.stem}"
+        stem = f"{_KINDS[name].name.format(float(strength))}_{pair.image.stem}"
         write_image(out / "masks" / f"{stem}.png", of_mask)
         write_image(out / "images" / f"{stem}.png", varied)
 
@@ -151,7 +181,7 @@ def _read(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def _apply(
     pair: Pair, name: str, strength: float, image: NDArray[np.uint8], mask: NDArray[np.uint8], seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    transform = _WORDS[name][2](strength)
+    transform = _KINDS[name].make(strength)
     words = f"{seed} {name} {strength} {pair.image.stem}".encode()
     transform.set_random_seed(int.from_bytes(hashlib.sha256(words).digest()[:4], "big"))
     out = transform(image=image, mask=mask)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +14,11 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import written_in_place
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it; it can be small in containers
-
+_CRC_BYTES = 4
 
 Decoded = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -78,7 +79,7 @@ class DiskCache:
     """Reads samples from a file of plain bytes that is mapped into memory: the system keeps what is used of it.
 
     Args:
-        path: The file, one record of ``H * W * (C + 1)`` bytes per sample, image before mask.
+        path: The file, one record of ``H * W * (C + 1)`` bytes per sample, image before mask, and its CRC-32.
         samples: Number of samples.
         shape: Height, width and channels.
     """
@@ -96,18 +97,25 @@ class DiskCache:
     def size(self) -> int:
         """Bytes of the whole file."""
         height, width, channels = self.shape
-        return self.samples * height * width * (channels + 1)
+        return self.samples * (height * width * (channels + 1) + _CRC_BYTES)
 
     def is_complete(self) -> bool:
         """Tell whether the file is there; it is moved into place when it is written to the end."""
         return self.path.is_file() and self.path.stat().st_size == self.size
 
     def get(self, index: int) -> Decoded | None:
-        """Return image ``(H, W, C)`` and class indices ``(H, W)`` of a sample."""
+        """Return image ``(H, W, C)`` and class indices ``(H, W)`` of a sample.
+
+        Raises:
+            DataError: If the record is not as it was written.
+        """
         if self._records is None:
             self._records = np.memmap(self.path, np.uint8, "r", shape=(self.samples, self.size // self.samples))
         height, width, channels = self.shape
-        image, mask = np.split(self._records[index], [height * width * channels])
+        record, check = np.split(self._records[index], [-_CRC_BYTES])
+        if zlib.crc32(record.tobytes()) != int.from_bytes(check.tobytes(), "little"):
+            raise DataError(f"{self.path}: is damaged; remove it, and it is written anew")
+        image, mask = np.split(record, [height * width * channels])
         return image.reshape(self.shape), mask.reshape(height, width)
 
     def put(self, index: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
@@ -132,8 +140,8 @@ class DiskCache:
                     left.unlink()
                 with written_in_place(self.path) as temporary, temporary.open("wb") as file:
                     for image, mask in samples:  # written, not mapped: a full disk is an error then, not a crash
-                        file.write(image.tobytes())
-                        file.write(mask.tobytes())
+                        record = image.tobytes() + mask.tobytes()
+                        file.write(record + zlib.crc32(record).to_bytes(_CRC_BYTES, "little"))
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:

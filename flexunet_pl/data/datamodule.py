@@ -150,13 +150,16 @@ class SegmentationDataModule(LightningDataModule):
         """Return the training images, shuffled and augmented."""
         rank, world_size = self._process()
         masks = [pair.mask for pair in self.pairs["train"]]
+        foreground = find_foreground(masks, self.rgb_map) if self.foreground_share is not None else None
+        if foreground is not None and not foreground.any() and not rank:
+            say("note: data.foreground_share: no training mask shows more than the background; all are drawn alike")
         sampler = EpochSampler(
             len(masks),
             seed=self.seed,
             train=True,
             rank=rank,
             world_size=world_size,
-            foreground=find_foreground(masks, self.rgb_map) if self.foreground_share is not None else None,
+            foreground=foreground,
             foreground_share=self.foreground_share or 0.0,
         )
         if self.trainer is not None:

@@ -29,7 +29,9 @@ def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed:
         UserError: If there are fewer groups than folds.
     """
     if len(set(groups)) < folds:
-        raise UserError(f"{len(set(groups))} groups cannot be spread over {folds} parts; give fewer, or another regex")
+        raise UserError(
+            f"{len(set(groups))} groups cannot be spread over {folds} parts; give fewer parts, or tell patients apart"
+        )
     order = sorted(range(len(groups)), key=lambda i: (groups[i], labels[i]))
     common = Counter(labels).most_common(1)[0][1] >= folds  # with rarer labels alone there is nothing to spread
     y = np.unique([labels[i] if common else "" for i in order], return_inverse=True)[1]
@@ -58,7 +60,9 @@ def assign_splits(labels: Sequence[str], groups: Sequence[str], seed: int) -> li
         UserError: If there are fewer than three groups.
     """
     if len(set(groups)) < len(SHARES):
-        raise UserError(f"{len(set(groups))} groups cannot be spread over {', '.join(SHARES)}; give another regex")
+        raise UserError(
+            f"{len(set(groups))} groups (patients) cannot be spread over {', '.join(SHARES)}; it takes three"
+        )
     parts = min(_PARTS, len(set(groups)))
     counts = {split: max(1, round(share * parts)) for split, share in SHARES.items() if split != "train"}
     order = ["test"] * counts["test"] + ["valid"] * counts["valid"]

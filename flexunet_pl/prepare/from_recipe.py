@@ -19,10 +19,10 @@ from flexunet_pl.parallel import map_processes
 from flexunet_pl.prepare.raw_files import RawFiles
 from flexunet_pl.prepare.recipe import Recipe, read_recipe
 from flexunet_pl.prepare.slices import CaseResult, write_case
-from flexunet_pl.prepare.split import write_split
+from flexunet_pl.prepare.split import check_seed, write_split
 
 _LOG = "prepared.csv"
-_COLUMNS = ("stem", "image", "mask", "slices", "empty")
+_COLUMNS = ("stem", "image", "mask", "source", "slices", "empty")
 
 
 def prepare_data(
@@ -55,14 +55,24 @@ def prepare_data(
     Raises:
         UserError: If there is no such recipe, or the folder holds something else.
     """
+    check_seed(seed)
     steps = read_recipe(recipe)
-    _claim(out, steps)
+    if out.resolve().is_relative_to(raw.resolve()):
+        raise UserError(f"{out}: lies in the download {raw}; name a folder outside of it")
     files = RawFiles(raw)
     cases, lonely = steps.find_cases(files.names)
+    _claim(out, steps)
     if lonely:
         say(f"note: {len(lonely)} files have no partner and are passed over, such as {lonely[0]}")
     slices = out / "slices"
     done = _read_log(out / _LOG)
+    sources = {case.stem: f"{files.fingerprint(case.image)}{files.fingerprint(case.mask)}" for case in cases}
+    for stem, row in done.items():
+        if sources.get(stem) != row["source"]:
+            raise UserError(
+                f"{out}: was prepared from other files: {row['image']} has changed or gone; name another folder"
+            )
+    _remove_halves(slices, steps, done)
     left = [case for case in cases if case.stem not in done]
     if done:
         say(f"going on: {len(cases) - len(left)} of {len(cases)} cases are done")
@@ -76,7 +86,7 @@ def prepare_data(
             failed += 1
             say(f"flexunet: {result.error}")
         else:
-            _log(out / _LOG, result)
+            _log(out / _LOG, result, sources[result.case.stem])
     return _finish(out, steps, failed, mode, seed)
 
 
@@ -88,7 +98,7 @@ def _finish(out: Path, recipe: Recipe, failed: int, mode: Literal["link", "copy"
         say(f"the split waits: mend or remove what failed and run this again; {out / 'slices'} has the rest")
         return 1
     if (out / "split.csv").exists():
-        return 0
+        return _compare_split(out)
     for split in ("train", "valid", "test"):  # half of a split, from a run that was interrupted
         shutil.rmtree(out / split, ignore_errors=True)
     pairs = survey_pairs(out / "slices").pairs
@@ -98,6 +108,29 @@ def _finish(out: Path, recipe: Recipe, failed: int, mode: Literal["link", "copy"
     if recipe.keep_together != "patient":
         say("note: the files do not tell patients apart; neighbours stay together, but a patient may be on two sides")
     return 0
+
+
+def _compare_split(out: Path) -> int:
+    """Say that the split which is there stays, and what it lacks."""
+    with (out / "split.csv").open(encoding="utf-8", newline="") as file:
+        known = {row["image"] for row in csv.DictReader(file)}
+    new = [pair.image.name for pair in survey_pairs(out / "slices").pairs if pair.image.name not in known]
+    if new:
+        say(
+            f"the split was drawn before {len(new)} slices came, such as {new[0]}: they are in slices/ alone; remove "
+            f"{out / 'split.csv'} and run this again to draw it anew"
+        )
+        return 1
+    say("the split is there already and stays as it is")
+    return 0
+
+
+def _remove_halves(slices: Path, recipe: Recipe, done: dict[str, dict[str, str]]) -> None:
+    """Remove slices of cases that were not written to the end, and what a kill has left."""
+    for folder in (slices / "images", slices / "masks"):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if recipe.case_of(path.stem) not in done:
+                path.unlink()
 
 
 def _claim(out: Path, recipe: Recipe) -> None:
@@ -119,18 +152,33 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 
 def _read_log(path: Path) -> dict[str, dict[str, str]]:
-    """Read which cases are done, and take away a line that was cut by a crash."""
+    """Read which cases are done, and take away a line that was cut by a crash.
+
+    Raises:
+        UserError: If the file is damaged otherwise.
+    """
     if not path.exists():
         return {}
-    with path.open("r+", encoding="utf-8", newline="") as file:
-        text = file.read()
-        whole = text[: text.rfind("\n") + 1]
-        file.truncate(len(whole.encode()))
-    return {row["stem"]: row for row in csv.DictReader(io.StringIO(whole, newline=""))}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:
+        path.unlink()  # it has not even a header
+        return {}
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    try:
+        reader = csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))
+        rows = {row["stem"]: row for row in reader if None not in row.values()}
+    except (UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise UserError(f"{path}: is damaged; remove it to prepare all anew") from error
+    if tuple(reader.fieldnames or ()) != _COLUMNS:
+        raise UserError(f"{path}: is damaged; remove it to prepare all anew")
+    return rows
 
 
-def _log(path: Path, result: CaseResult) -> None:
-    rows: list[tuple[str | int, ...]] = [(*result.case, result.slices, result.empty)]
+def _log(path: Path, result: CaseResult, source: str) -> None:
+    rows: list[tuple[str | int, ...]] = [(*result.case, source, result.slices, result.empty)]
     if not path.exists():
         rows.insert(0, _COLUMNS)
     with path.open("a", encoding="utf-8", newline="") as file:

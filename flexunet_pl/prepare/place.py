@@ -20,7 +20,7 @@ def check_new_folder(src: Path, out: Path) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is not empty; name another folder")
-    if out.absolute().is_relative_to(src.absolute()):
+    if out.resolve().is_relative_to(src.resolve()):
         raise UserError(f"{out}: lies in the input {src}; name a folder outside of it")
 
 
@@ -34,6 +34,7 @@ def place_file(source: Path, target: Path, mode: Literal["copy", "link"]) -> Non
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if mode == "link":
-        target.symlink_to(os.path.relpath(source, target.parent))
+        # resolved: a link is followed from where its folder really lies
+        target.symlink_to(os.path.relpath(source.parent.resolve() / source.name, target.parent.resolve()))
     else:
         shutil.copy2(source, target)

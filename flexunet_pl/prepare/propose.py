@@ -8,6 +8,7 @@ from flexunet_pl.errors import DataError
 from flexunet_pl.image_io import read_image
 from flexunet_pl.rgb_map import RgbMap
 
+_MOST_INDICES = 20  # classes; grey values below are nearly black
 _SAMPLED = 50  # masks from which a map is proposed
 
 
@@ -37,6 +38,11 @@ def propose_map(masks: list[Path]) -> RgbMap:
     for color in sorted(counts, key=lambda c: (-counts[c], c)):
         if all(np.linalg.norm(np.subtract(color, other)) > 60 for other in chosen):
             chosen.append((color[0], color[1], color[2]))
+    if len(chosen) == 1 and max(map(max, counts)) < _MOST_INDICES and len(counts) > 1:
+        raise DataError(
+            f"{masks[0].parent}: the masks' values 0 to {max(map(max, counts))} look like class indices, not colours; "
+            "save colours, or the indices as .npz"
+        )
     if len(chosen) < 2:
         raise DataError(f"{masks[0].parent}: the masks show one colour alone; name the classes with --rgb-map")
     chosen.sort(key=lambda c: (sum(c) > 0, -counts[c]))

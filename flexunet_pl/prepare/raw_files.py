@@ -1,9 +1,13 @@
 """The files of a download, from its folder or straight out of its zip archive."""
 
+import errno
+import hashlib
+import lzma
 import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -41,6 +45,27 @@ class RawFiles:
         hidden = ("._", ".DS_Store", "__MACOSX/")  # what a Mac leaves behind
         self.names = sorted(n for n in names if not n.startswith(hidden) and not PurePosixPath(n).name.startswith("."))
 
+    def fingerprint(self, name: str) -> str:
+        """Tell a file from another one of the same name: by its size and its beginning, or by its check sum.
+
+        Args:
+            name: Name below the root; a folder ends with a slash.
+
+        Returns:
+            16 hexadecimal digits.
+        """
+        names = [n for n in self.names if n.startswith(name)] if name.endswith("/") else [name]
+        digest = hashlib.sha256()
+        for part in names:
+            if self.root.is_dir():
+                path = self.root / part
+                with path.open("rb") as file:
+                    digest.update(f"{path.stat().st_size} ".encode() + file.read(1 << 16))
+            else:
+                member = _open_archive(self.root).getinfo(part)
+                digest.update(f"{member.file_size} {member.CRC} ".encode())
+        return digest.hexdigest()[:16]
+
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
         """Give a file, or a folder that ends with a slash, as a path, for as long as it is read.
@@ -58,8 +83,8 @@ class RawFiles:
             yield self.root / name
             return
         with tempfile.TemporaryDirectory(prefix="flexunet-") as folder:
-            # the last part of a name alone: it tells the kind of file, and errors name it
-            place = Path(folder) / PurePosixPath(name).name
+            # the end of a name alone: it tells the kind of file
+            place = Path(folder) / PurePosixPath(name).name[-40:]
             if name.endswith("/"):
                 place.mkdir()
                 for number, member in enumerate(n for n in self.names if n.startswith(name)):
@@ -72,7 +97,9 @@ class RawFiles:
         try:
             with _open_archive(self.root).open(name) as source, target.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, lzma.LZMAError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+                raise
             raise DataError(f"{self.root}: its member {name} is damaged ({error}); download it again") from error
 
 

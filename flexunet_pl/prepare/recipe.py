@@ -1,5 +1,6 @@
 """Recipe: how the files of a download become slices with masks, read from YAML."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,16 @@ class Recipe:
         if isinstance(self.keep_together, int):
             numbers = re.findall(r"[0-9]+", stem)
             return f"{int(numbers[-1]) // self.keep_together:05d}" if numbers else stem
-        return stem.rpartition("_")[0] or stem
+        numbered = self.labels is not None or all("{slice}" in pattern for pattern in self.images)
+        return stem.rpartition("_")[0] if numbered else stem
+
+    def case_of(self, stem: str) -> str:
+        """Return the stem of the case that a slice was made of.
+
+        Args:
+            stem: Of a slice that was made by this recipe.
+        """
+        return stem.rpartition("_")[0] if self.labels is not None else stem
 
     def find_cases(self, names: Sequence[str]) -> tuple[list[Case], list[str]]:
         """Pair images with masks.
@@ -121,7 +131,9 @@ def _first_match(patterns: Sequence[str], name: str) -> re.Match[str] | None:
 def _compiled(pattern: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", pattern)
     fixed, fields = parts[::2], parts[1::2]
-    body = re.escape(fixed[0]) + "".join(_FIELDS[k] + re.escape(t) for k, t in zip(fields, fixed[1:], strict=True))
+    body = re.escape(fixed[0])
+    for at, (field, text) in enumerate(zip(fields, fixed[1:], strict=True)):
+        body += (f"(?P={field})" if field in fields[:at] else _FIELDS[field]) + re.escape(text)
     return re.compile(f"(?:.*/)?{body}")
 
 
@@ -176,29 +188,35 @@ def _parse(path: Path, name: str, text: str, content: dict[str, Any]) -> Recipe:
     """Turn the content of a file into a recipe.
 
     Raises:
-        ValueError: If a key is missing, unknown, or has a value of the wrong kind.
+        ValueError: If a key is missing, unknown, or has a value that does not fit.
+        TypeError: If one has a value of the wrong kind.
     """
     unknown, missing = sorted(map(str, content.keys() - _KEYS)), sorted({"images", "masks", "rgb_map"} - content.keys())
     if unknown or missing:
         raise ValueError(f"unknown keys {unknown}, missing keys {missing}; known are {', '.join(sorted(_KEYS))}")
     rgb_map = RgbMap.parse(content["rgb_map"])
     together = content.get("keep_together", "patient")
-    if together != "patient" and not (isinstance(together, int) and together > 0):
+    if together != "patient" and not (_is_whole(together) and together > 0):
         raise ValueError(f"keep_together is {together!r}; expected `patient` or a number of slices")
+    images, drop_empty = _patterns("images", content["images"]), content.get("drop_empty", False)
+    if not isinstance(drop_empty, bool):
+        raise TypeError(f"drop_empty is {drop_empty!r}; expected true or false, without quotes")
+    if together == "patient" and content.get("labels") is None and not all("{patient}" in p for p in images):
+        raise ValueError("keep_together is patient, but images has no {patient}; give a number of neighbours")
     percentiles = _range("percentiles", content.get("percentiles"))
     if percentiles is not None and not 0 <= percentiles[0] < percentiles[1] <= 100:
         raise ValueError(f"percentiles is {list(percentiles)}; expected two of 0 to 100")
     return Recipe(
         name=name,
         text=text,
-        images=_patterns("images", content["images"]),
+        images=images,
         masks=_patterns("masks", content["masks"]),
         rgb_map=rgb_map,
         labels=_labels(content.get("labels"), rgb_map),
         window=_range("window", content.get("window")),
         percentiles=percentiles,
         keep_together=together,
-        drop_empty=bool(content.get("drop_empty", False)),
+        drop_empty=drop_empty,
     )
 
 
@@ -215,9 +233,14 @@ def _patterns(key: str, value: Any) -> tuple[str, ...]:
 def _range(key: str, value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != 2 or not float(value[0]) < float(value[1]):
+    numbers = [float(number) for number in value] if isinstance(value, list) else []
+    if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or not numbers[0] < numbers[1]:
         raise ValueError(f"{key} is {value!r}; expected two numbers, the lower one first")
     return float(value[0]), float(value[1])
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _labels(value: Any, rgb_map: RgbMap) -> dict[int, int] | None:
@@ -228,7 +251,7 @@ def _labels(value: Any, rgb_map: RgbMap) -> dict[int, int] | None:
     labels: dict[int, int] = {}
     for name, values in value.items():
         for number in values if isinstance(values, list) else [values]:
-            if not isinstance(number, int) or number in labels:
+            if not _is_whole(number) or number in labels:
                 raise ValueError(f"labels.{name} is {values!r}; expected whole numbers, each of one class alone")
             labels[number] = rgb_map.names.index(name)
     return labels

@@ -51,6 +51,7 @@ def split_data(
         UserError: If the output is there already, or there are too few patients.
     """
     check_new_folder(src, out)
+    check_seed(seed)
     if folds is not None and folds < 2:
         raise UserError(f"folds ({folds}) must be at least 2")
     regex = parse_group_regex(group_regex)
@@ -83,6 +84,8 @@ def write_split(
         DataError: If a mask cannot be read.
         UserError: If there are too few groups.
     """
+    for pair in pairs:
+        _check_names(pair)
     labels = _labels(pairs, rgb_map)
     if folds is None:
         places = assign_splits(labels, groups, seed)
@@ -99,6 +102,27 @@ def write_split(
     for place in sorted(set(places)):
         members = [group for group, p in zip(groups, places, strict=True) if p == place]
         say(f"{place}: {len(members)} images in {len(set(members))} groups")
+
+
+def check_seed(seed: int) -> None:
+    """Check that numbers can be drawn with a seed.
+
+    Args:
+        seed: The seed.
+
+    Raises:
+        UserError: If they cannot.
+    """
+    if not 0 <= seed < 1 << 32:
+        raise UserError(f"seed ({seed}) must be at least 0 and below 2**32")
+
+
+def _check_names(pair: Pair) -> None:
+    for path in pair:
+        try:
+            path.name.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"{path}: its name is not in UTF-8; rename it") from error
 
 
 def _pairs(src: Path) -> list[Pair]:

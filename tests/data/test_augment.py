@@ -1,6 +1,7 @@
 """`flexunet augment`: copies in train alone, named so that the other verbs know them, image and mask moved alike."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -91,14 +92,30 @@ def test_the_same_seed_draws_the_same_fields(phantoms, tmp_path, augmented):
     ("variants", "message"),
     [
         (["wobble"], "there is no `wobble`; use hflip"),
-        (["shrink:small"], "no strength that fits"),
-        (["smooth:-1"], "fits"),
+        (["shrink:small"], "has no number; one that does is shrink:0.8"),
+        (["smooth:-1"], "is out of range"),
+        (["rotate:nan"], "is out of range; rotate takes -360 to 360"),
+        (["elastic:inf"], "is out of range"),
+        (["rotate:90", "rotate:90.0"], "stands twice"),
     ],
 )
 def test_a_wrong_variant_is_said(phantoms, tmp_path, capsys, variants, message):
     assert main(["augment", str(phantoms), str(tmp_path / "out"), "--variants", json.dumps(variants)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_half_of_a_data_set_is_not_left(phantoms, tmp_path, capsys):
+    shutil.copytree(phantoms, tmp_path / "data")
+    sorted((tmp_path / "data" / "train" / "masks").iterdir())[-1].write_bytes(b"junk")
+    command = ["augment", str(tmp_path / "data"), str(tmp_path / "out"), "--variants", '["shrink"]']
+    assert main(command) == 2
+    assert not (tmp_path / "out").exists()
+    shutil.rmtree(tmp_path / "data" / "valid" / "images")
+    (tmp_path / "data" / "valid" / "images").mkdir()
+    assert main(command) == 2
+    assert not (tmp_path / "out").exists()
+    assert "no image in this folder" in capsys.readouterr().err
 
 
 def test_what_is_there_stays_and_copies_are_not_copied_again(phantoms, tmp_path, augmented, capsys):

@@ -12,7 +12,7 @@ from flexunet_pl.data.cache import DiskCache, RamCache
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.data.dataset import SegmentationDataset
 from flexunet_pl.data.sampler import SampleKey
-from flexunet_pl.errors import UserError
+from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import ImageReader
 from flexunet_pl.pairing import list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
@@ -98,7 +98,7 @@ def test_too_little_memory_is_said():
 def test_a_file_serves_every_later_run_until_a_file_or_a_setting_changes(root, monkeypatch):
     first = _epochs(_module(root, cache="disk"))
     (path,) = (root / ".flexunet_cache").glob("train-*.bin")
-    assert path.stat().st_size == 12 * 32 * 48 * 4
+    assert path.stat().st_size == 12 * (32 * 48 * 4 + 4)  # and the check sum of each
     with monkeypatch.context() as patch:
         patch.setattr("flexunet_pl.data.dataset.read_mask", lambda *_: pytest.fail("read again"))
         again = _epochs(_module(root, cache="disk"))
@@ -112,6 +112,16 @@ def test_a_file_serves_every_later_run_until_a_file_or_a_setting_changes(root, m
     other.setup("fit")
     other.train_dataloader()
     assert len(list(path.parent.glob("train-*.bin"))) == 3
+
+
+def test_a_damaged_file_is_named_not_trained_on(root):
+    _epochs(_module(root, cache="disk"), count=1)
+    (path,) = (root / ".flexunet_cache").glob("train-*.bin")
+    content = bytearray(path.read_bytes())
+    content[5 * 32 * 48 * 4] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged; remove it"):
+        _epochs(_module(root, cache="disk"), count=1)
 
 
 def _samples(count, size):

@@ -65,7 +65,8 @@ def test_the_loader_draws_slices_with_foreground_more_often_and_augments_each_an
         (tmp_path / split).mkdir()
         (tmp_path / split / "images").symlink_to(phantoms / split / "images")
         _write_tracheas(phantoms / split / "masks", tmp_path / split / "masks")
-    options = {"rgb_map": {"background": [0, 0, 0], "trachea": [255, 0, 0]}, "num_workers": 0, "batch_size": 1}
+    classes = {"background": [0, 0, 0], "trachea": [255, 0, 0]}
+    options = {"rgb_map": classes, "num_workers": 0, "batch_size": 1, "seed": 137}
     module = SegmentationDataModule(tmp_path, image_size=(64, 64), foreground_share=1.0, **options)
     module.setup("fit")
     batches = list(module.train_dataloader())

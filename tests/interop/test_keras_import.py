@@ -162,7 +162,7 @@ def test_the_checkpoint_is_one_like_any_other(original, tmp_path, phantoms, flex
         "predict", "--ckpt_path", "m.ckpt", "--data.predict_dir", images, "--prediction.output_dir", "out", *options
     )
     assert len(list((tmp_path / "out").glob("*.png"))) == len(list(images.iterdir()))
-    assert "loss" in flexunet("test", "--ckpt_path", "m.ckpt", "--data.root", phantoms, *options)
+    assert "calibration error" in flexunet("test", "--ckpt_path", "m.ckpt", "--data.root", phantoms, *options)
     fit = ("--data.root", phantoms, *options, "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.0)
     output = flexunet("fit", "--ckpt_path", "m.ckpt", *fit, "--trainer.max_epochs", 1)
     assert "a new one starts from them" in output

@@ -16,7 +16,7 @@ from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import apply_window, read_image, read_mask
 from flexunet_pl.pairing import list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice
-from flexunet_pl.prepare.recipe import list_recipes, read_recipe
+from flexunet_pl.prepare.recipe import _parse, list_recipes, read_recipe
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["3d-liver-tumor", "chest-ct-subset", "covid-19", "lung-tumor", "nbm"]
@@ -174,6 +174,69 @@ def test_a_volume_that_fails_is_named_the_rest_goes_on_and_the_next_run_does_wha
     assert (out / "split.csv").read_text() == split
 
 
+def test_a_patient_that_comes_later_is_not_left_out_in_silence(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    draw_lung_tumor(raw, patients=4)
+    command = ["prepare", "lung-tumor", "--raw", str(raw), "--out", str(out), "--workers", "0"]
+    assert main(command) == 0
+    split = (out / "split.csv").read_text()
+    for kind in ("imagesTr", "labelsTr"):
+        shutil.copy(raw / kind / "lung_001.nii.gz", raw / kind / "lung_099.nii.gz")
+    assert main(command) == 1
+    assert "such as lung_099_" in capsys.readouterr().err
+    assert (out / "split.csv").read_text() == split
+    (out / "split.csv").unlink()
+    assert main(command) == 0
+    assert "lung_099" in (out / "split.csv").read_text()
+
+
+def test_slices_of_a_case_that_a_kill_has_left_do_not_enter_the_data_set(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    draw_lung_tumor(raw, patients=4)
+    for folder in ("images", "masks"):
+        (out / "slices" / folder).mkdir(parents=True)
+        for name in ("lung_900_000.png", ".lung_900_001.png.123.tmp"):
+            (out / "slices" / folder / name).write_bytes(b"half")
+    (out / "recipe.yaml").write_text(read_recipe("lung-tumor").text)
+    (out / "prepared.csv").write_text("stem,ima")  # killed within the first line
+    assert main(["prepare", "lung-tumor", "--raw", str(raw), "--out", str(out), "--workers", "0"]) == 0
+    assert not [p for p in out.rglob("*") if "lung_900" in p.name]
+    assert "lung_003" in (out / "split.csv").read_text()
+
+
+def test_another_download_is_not_taken_for_the_first(tmp_path, capsys):
+    draw_lung_tumor(tmp_path / "one", patients=4)
+    draw_lung_tumor(tmp_path / "two", patients=5)
+    shutil.copy(tmp_path / "two" / "imagesTr" / "lung_004.nii.gz", tmp_path / "two" / "imagesTr" / "lung_001.nii.gz")
+    out = tmp_path / "out"
+    assert main(["prepare", "lung-tumor", "--raw", str(tmp_path / "one"), "--out", str(out), "--workers", "0"]) == 0
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    assert main(["prepare", "lung-tumor", "--raw", str(tmp_path / "two"), "--out", str(out), "--workers", "0"]) == 2
+    assert "imagesTr/lung_001.nii.gz has changed or gone" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+def test_patients_with_underlines_in_their_names_are_told_apart():
+    content = {"images": "img/{patient}.png", "masks": "msk/{patient}.png", "rgb_map": PHANTOM_MAP.to_dict()}
+    recipe = _parse(Path("r.yaml"), "r", "", content)
+    assert [recipe.group_of(stem) for stem in ("site0_000", "site0_001")] == ["site0_000", "site0_001"]
+    numbered = _parse(Path("r.yaml"), "r", "", content | {"images": "img/{patient}/{patient}_{slice}.png"})
+    assert numbered.group_of("site0_000_007") == "site0_000"
+    names = ["img/a_1/a_1_07.png", "img/a_1/b_07.png", "msk/a_1.png"]
+    twice = _parse(Path("r.yaml"), "r", "", content | {"images": "img/{patient}/{patient}_07.png"})
+    assert twice.find_cases(names)[0] == [("a_1", "img/a_1/a_1_07.png", "msk/a_1.png")]
+
+
+def test_seeds_places_and_numbers_are_checked_before_the_work(tmp_path, capsys):
+    draw_nbm(tmp_path / "raw")
+    command = ["prepare", "nbm", "--raw", str(tmp_path / "raw"), "--out"]
+    assert main([*command, str(tmp_path / "out"), "--seed", "-1"]) == 2
+    assert main([*command, str(tmp_path / "out"), "--workers", "-1"]) == 2
+    assert main([*command, str(tmp_path / "raw" / "out")]) == 2
+    assert "lies in the download" in capsys.readouterr().err
+    assert not list((tmp_path / "raw").glob("out"))
+
+
 def test_another_recipe_or_a_folder_with_something_in_it_is_left_alone(tmp_path, capsys):
     draw_nbm(tmp_path / "raw")
     (tmp_path / "full").mkdir()
@@ -216,6 +279,11 @@ def test_each_recipe_has_what_its_experiment_and_its_page_have(name):
         ({"labels": {"background": 0}}, "labels is"),
         ({"labels": {"background": 0, "lesion": 0}}, "labels.lesion is 0"),
         ({"keep_together": 0}, "keep_together is 0"),
+        ({"keep_together": True}, "keep_together is True"),
+        ({"keep_together": "patient"}, "images has no {patient}"),
+        ({"window": [float("-inf"), 400]}, "window is"),
+        ({"drop_empty": "false"}, "drop_empty is 'false'"),
+        ({"labels": {"background": False, "lesion": True}}, "labels.background is False"),
     ],
 )
 def test_a_wrong_recipe_is_an_error_that_names_the_key(tmp_path, change, message):

@@ -74,6 +74,27 @@ def test_a_member_whose_bytes_are_damaged_is_named(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_packed_bytes_is_named_too(tmp_path, method):
+    path = tmp_path / "raw.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.bin", b"some words " * 5000)
+    content = bytearray(path.read_bytes())
+    start = 30 + len("a.bin")
+    content[start + 4 : start + 16] = b"\xff" * 12
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"its member a\.bin is damaged"), RawFiles(path).local("a.bin"):
+        pass
+
+
+def test_a_long_name_is_no_obstacle(tmp_path):
+    name = "x" * 300 + ".nii.gz"
+    path = make_zip(tmp_path / "raw.zip", {name: b"content"})
+    with RawFiles(path).local(name) as place:
+        assert place.read_bytes() == b"content"
+        assert place.name.endswith(".nii.gz")
+
+
 def test_passwords_twins_and_other_files_are_refused(tmp_path):
     content = bytearray(make_zip(tmp_path / "raw.zip", {"a": b"a"}).read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1

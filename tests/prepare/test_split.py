@@ -102,6 +102,16 @@ def test_a_folder_is_split_by_patient(whole, tmp_path, flexunet, mode):
     assert first["group"] == first["image"][:3]
 
 
+def test_links_lead_to_their_files_through_linked_folders(whole, tmp_path, flexunet):
+    (tmp_path / "far" / "away" / "real").mkdir(parents=True)
+    (tmp_path / "near").symlink_to(tmp_path / "far" / "away" / "real")
+    flexunet("split", whole, tmp_path / "near" / "out", "--rgb-map", MAP, "--mode", "link")
+    flexunet("split", whole, tmp_path / "near" / "folds", "--rgb-map", MAP, "--mode", "link", "--folds", 3)
+    links = [p for d in ("out", "folds") for p in (tmp_path / "near" / d).rglob("*.png")]
+    assert len(links) == 2 * 60 + 2 * 60 * 4
+    assert all(link.is_file() for link in links)
+
+
 def test_folds_are_taken_by_fit(whole, tmp_path, flexunet, mistake, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flexunet("split", whole, "folds", "--group-regex", "^([0-9]+)_", "--folds", 4)
@@ -130,6 +140,21 @@ def test_copies_stay_with_their_source(whole, tmp_path, flexunet):
     flexunet("split", source, tmp_path / "out", "--rgb-map", MAP)
     for image in (tmp_path / "out").glob("*/images/hfliped_*"):
         assert image.with_name(image.name.removeprefix("hfliped_")).is_file()
+
+
+def test_seeds_names_and_places_that_cannot_be_used_are_said(whole, tmp_path, mistake):
+    for seed in (-1, 2**40):
+        assert "below 2**32" in mistake("split", whole, tmp_path / "out", "--seed", seed)
+    assert "lies in the input" in mistake("split", whole, tmp_path / ".." / whole.parent.name / whole.name / "sub")
+    source = shutil.copytree(whole, tmp_path / "src")
+    for kind in ("images", "masks"):
+        first = sorted((source / kind).iterdir())[0]
+        try:
+            first.rename(first.with_name("00_\udce9.png"))
+        except OSError:
+            pytest.skip("this file system takes names in UTF-8 alone")
+    assert "not in UTF-8" in mistake("split", source, tmp_path / "out", "--rgb-map", MAP)
+    assert not (tmp_path / "out").exists()
 
 
 def test_mistakes_are_one_line_and_leave_nothing(whole, tmp_path, mistake):
