@@ -72,7 +72,7 @@ def list_cases(source: Path) -> list[Case]:
         DataError: If there is none, or two of them have one name.
     """
     if source.is_file():
-        return [Case(source, _stem(source), _is_volume(source))]
+        return [Case(source, case_name(source), _is_volume(source))]
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; expected one that holds images or volumes, or one file")
     found = sorted(_walk(source), key=lambda case: case.name)
@@ -210,7 +210,7 @@ def _walk(folder: Path) -> Iterator[Case]:
         for file in files:
             volume = _is_volume(file)
             if volume or file.suffix.lower() in IMAGE_SUFFIXES:
-                yield Case(file, (here / _stem(file)).relative_to(folder).as_posix(), volume)
+                yield Case(file, (here / case_name(file)).relative_to(folder).as_posix(), volume)
 
 
 def _is_dicom(file: Path) -> bool:
@@ -224,6 +224,14 @@ def _is_volume(path: Path) -> bool:
     return path.name.lower().endswith((*VOLUME_SUFFIXES, *ARRAY_SUFFIXES))
 
 
-def _stem(path: Path) -> str:
+def case_name(path: Path) -> str:
+    """Return the name of a file without its suffix, which may have two parts.
+
+    Args:
+        path: Such as ``a.nii.gz``.
+
+    Returns:
+        Such as ``a``.
+    """
     known = next((s for s in sorted(VOLUME_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
     return path.name[: -len(known)] if known else path.stem

@@ -151,12 +151,12 @@ def series_files(path: Path) -> list[Path]:
 
 
 def check_same_grid(path: Path, mask: Volume, image: Volume) -> None:
-    """Check that a mask has a voxel for each of its image, in the same place.
+    """Check that a mask has a voxel for each of its image, or of another mask, in the same place.
 
     Args:
         path: The mask's file.
         mask: The mask.
-        image: The image.
+        image: The image, or the other mask.
 
     Raises:
         DataError: If sizes or places differ; the message names both.

@@ -216,6 +216,7 @@ def test_mixed_precision_is_a_flag(workspace, flexunet):
     assert all(torch.isfinite(w).all() for w in weights(RUN).values())
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_score_like_one(workspace, phantoms):
     def run(*args):
         done = subprocess.run(
@@ -280,6 +281,7 @@ def test_two_processes_stopped_and_resumed_end_like_two_uninterrupted_ones(works
             assert values[0] == pytest.approx(values[1], rel=1e-6)  # the order of a sum over processes
 
 
+@pytest.mark.slow
 def test_a_split_smaller_than_the_number_of_processes_is_scored(workspace, phantoms, trained):
     for kind in ("images", "masks"):
         folder = workspace / "one" / "test" / kind

@@ -49,6 +49,9 @@ def my_data(workspace, phantoms):
         shutil.copytree(phantoms / "train" / kind, workspace / "all_my_slices" / kind)
     shutil.copytree(phantoms / "test" / "images", workspace / "mini_test" / "images")
     _write_volumes(sorted((workspace / "white" / "train" / "images").iterdir()), workspace / "Task06_Lung")
+    shutil.copytree(phantoms / "test" / "images", workspace / "scans" / "pictures")
+    shutil.copy(workspace / "Task06_Lung" / "imagesTr" / "lung_000.nii.gz", workspace / "scans")
+    (workspace / "other_masks").symlink_to("masks")
     (workspace / "train_eval_infer.config").write_text(ORIGINAL)
     save_keras_weights(FlexUNet(3, 2, 2, (3, 3), 3), workspace / "best_model.h5")
     return workspace / "my_data"
@@ -68,7 +71,7 @@ def _write_volumes(images, raw):
 
 def small(words):
     """The same command, for a test: tiny where it trains, printed where it needs hardware."""
-    if words[0] in {"import-config", "import-keras", "export", "split", "prepare", "augment"}:
+    if words[0] in {"import-config", "import-keras", "export", "split", "prepare", "augment", "score", "report"}:
         return words
     if words[0] != "fit":
         return [*words, "--data.num_workers", "0"]
@@ -96,14 +99,15 @@ def test_the_commands_of_the_readme_work(workspace, my_data, flexunet):
         else:
             flexunet(*small(words))
         ran.append(words[0])
-    assert {"fit", "test", "predict", "import-config", "import-keras", "export"} <= set(ran)
+    assert {"fit", "test", "predict", "score", "report", "import-config", "import-keras", "export"} <= set(ran)
+    assert {p.name for p in (workspace / "scan_labels").iterdir()} >= {"pictures", "lung_000.nii.gz", "lung_000"}
     assert (workspace / "runs" / "flexunet" / "version_0" / "test" / "version_0" / "test_scores.json").is_file()
     assert len(list((workspace / "masks").glob("*.png"))) == 3
 
 
 def test_the_other_commands_are_known_ones():
     others = {c for c in COMMANDS if not c.startswith("flexunet ")}
-    installs = {"pip install .", "pip install '.[keras]'", "pip install '.[volumes]'"}
+    installs = {"pip install .", "pip install '.[keras]'", "pip install '.[volumes]'", "pip install '.[volumes,dicom]'"}
     assert others == {"make demo", "make test", "tensorboard --logdir runs"} | installs
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(
@@ -115,5 +119,5 @@ def test_the_files_that_the_readme_names_are_written(trained):
     table = re.search(r"A run's folder holds:\n\n(.*?)\n\n", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     names = [n for row in table.splitlines()[2:] for n in re.findall(r"`([^`]+)`", row.split("|")[1])]
     assert len(names) >= 7
-    for name in set(names) - {"last.ckpt", "test/"}:
+    for name in set(names) - {"last.ckpt", "test/", "report.html", "report.md"}:
         assert list(trained.glob(f"{name.rstrip('/')}*")), name

@@ -65,6 +65,7 @@ def test_every_data_set_trains_tests_and_predicts_with_its_own_configuration(wor
             assert (mask.mode, mask.size) == ("P", (512, 512))
 
 
+@pytest.mark.slow
 def test_six_chest_slices_are_learnt_by_heart(workspace, flexunet, make_data):
     data = make_data("Chest-CT-Subset", slice(0, 6), slice(0, 6), slice(0, 6))
     flexunet("fit", *small("chest-ct-subset", data, "--trainer.max_epochs", 110, "--data.train_transform", "null",

@@ -2,15 +2,17 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from flexunet_pl.cases import case_name
 from flexunet_pl.console import say
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.experiment_file import read_model_section
@@ -24,6 +26,7 @@ from flexunet_pl.scoring.compare import compare_cases, print_comparison, write_c
 from flexunet_pl.scoring.measure import ClassScore, Surfaces, measure_case
 from flexunet_pl.scoring.summary import summarise_cases
 from flexunet_pl.scoring.tables import print_summary, to_json, to_plain, write_per_case, write_summary
+from flexunet_pl.volume_io import VOLUME_SUFFIXES, Volume, check_same_grid, read_volume
 
 _FEW = 100  # cases, below which starting processes takes longer than measuring
 
@@ -52,17 +55,18 @@ def score_masks(
     """Score the masks of a folder against the true ones, class by class, whoever made them.
 
     Every case is measured at the size of its masks. A mean is over the cases that show the class, a miss counts 0, and
-    its interval is drawn over patients. Give --pred twice to compare two predictions of the same cases.
+    its interval is drawn over patients. Give --pred twice to compare two predictions of the same cases. Label volumes
+    (NIfTI, MHA, NRRD, whose values are the numbers of the classes) are scored in three dimensions, in mm.
 
     Args:
         pred: Folder of predicted masks, named as the true ones; a second one is compared with the first.
-        target: Folder of true masks.
+        target: Folder of true masks: pictures, or label volumes.
         rgb_map: Ordered mapping of class names to colours, the background first; by default that of the experiment,
             or else one that is proposed from the colours of the true masks.
         experiment: Configuration of flexunet fit, to take rgb_map from.
         group_regex: Regular expression that finds the patient in a file's name, such as ^([0-9]+)_; by default every
             picture is a patient of its own, which makes the intervals too narrow where it is not.
-        spacing_mm: Distance of rows and of columns; by default distances are in pixels.
+        spacing_mm: Distance of rows and of columns; by default distances are in pixels. Volumes know theirs.
         tolerance: Distance of two borders that counts as none in the normalised surface distance, in mm or pixels.
         surfaces: Whether to measure the distances of borders, which takes most of the time.
         out: Folder for per_case.csv, summary.csv and summary.json, and comparison.csv.
@@ -74,10 +78,13 @@ def score_masks(
         UserError: If an option is wrong.
     """
     _check_options(pred, spacing_mm, tolerance, out)
-    truths = list_files(target, MASK_SUFFIXES)
-    classes = _classes(rgb_map, experiment, truths)
+    truths = _list_masks(target)
+    in_mm = _is_volume(next(iter(truths.values())))
+    if in_mm and spacing_mm is not None:
+        raise UserError("spacing-mm is for pictures; volumes know theirs")
+    classes = _classes(rgb_map, experiment, list(truths.values()))
     measured = Surfaces(spacing_mm or (1.0, 1.0), tolerance) if surfaces else None
-    unit = "px" if spacing_mm is None else "mm"
+    unit = "mm" if in_mm or spacing_mm is not None else "px"
     count = (os.cpu_count() or 1) if workers is None else workers
     results, printed = [], []
     for number, folder in enumerate(pred):
@@ -120,28 +127,45 @@ def _check_options(
         raise UserError(f"{out}: is a file; name a folder for the tables")
 
 
+def _is_volume(path: Path) -> bool:
+    return path.name.lower().endswith(VOLUME_SUFFIXES)
+
+
+def _list_masks(folder: Path) -> dict[str, Path]:
+    """List the masks of a folder by name: label volumes where there are any, or else pictures."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    volumes = [p for p in inside if _is_volume(p) and not p.name.startswith(".") and ".uncertainty." not in p.name]
+    return {case_name(p): p for p in volumes} or {p.stem: p for p in list_files(folder, MASK_SUFFIXES)}
+
+
 def _classes(rgb_map: dict[str, list[int]] | str | None, experiment: Path | None, truths: Sequence[Path]) -> RgbMap:
     given = rgb_map if rgb_map is not None else read_model_section(experiment).get("rgb_map")
     if given is not None:
         return RgbMap.parse(given)
+    if _is_volume(truths[0]):
+        raise UserError("label volumes have no colours: name the classes with --rgb-map, or give --experiment")
     proposed = propose_map(list(truths))
     say(f"note: no rgb_map was given; proposed from the masks: {proposed.to_dict()}")
     return proposed
 
 
-def _pair(folder: Path, truths: Sequence[Path], group_regex: str | None) -> list[_Case]:
+def _pair(folder: Path, truths: Mapping[str, Path], group_regex: str | None) -> list[_Case]:
     regex = parse_group_regex(group_regex)
-    predicted = {path.stem: path for path in list_files(folder, MASK_SUFFIXES)}
-    lost = [path for path in truths if path.stem not in predicted]
+    predicted = _list_masks(folder)
+    lost = [path for name, path in truths.items() if name not in predicted]
     if lost:
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
         raise DataError(f"{lost[0]}{more}: has no prediction in {folder}; a score must not leave cases out")
     cases = []
-    for path in truths:
+    for name, path in truths.items():
         group = group_of(path, regex)
         if group is None and regex is not None:
             raise UserError(f"{path}: the group-regex finds no patient in this name; mend the expression")
-        cases.append(_Case(path.stem, path.stem if group is None else group, predicted[path.stem], path))
+        if _is_volume(predicted[name]) != _is_volume(path):
+            raise DataError(
+                f"{predicted[name]}: only one of this and {path} is a volume; give both as one or the other"
+            )
+        cases.append(_Case(name, name if group is None else group, predicted[name], path))
     return cases
 
 
@@ -156,7 +180,15 @@ def _measure(
 
 
 def _measure_files(case: _Case, rgb_map: RgbMap, surfaces: Surfaces | None) -> tuple[list[ClassScore], float]:
-    predicted, truth = read_mask(case.predicted, rgb_map), read_mask(case.truth, rgb_map)
+    if _is_volume(case.truth):
+        volumes = read_volume(case.predicted), read_volume(case.truth)
+        check_same_grid(case.predicted, *volumes)
+        paths = (case.predicted, case.truth)
+        predicted, truth = (_as_index(p, v, rgb_map) for p, v in zip(paths, volumes, strict=True))
+        if surfaces is not None:
+            surfaces = surfaces._replace(spacing=volumes[1].spacing_mm[::-1])
+    else:
+        predicted, truth = read_mask(case.predicted, rgb_map), read_mask(case.truth, rgb_map)
     if predicted.shape != truth.shape:
         raise DataError(
             f"{case.predicted}: is {predicted.shape[0]}x{predicted.shape[1]} px (height x width) but the true mask is "
@@ -165,3 +197,13 @@ def _measure_files(case: _Case, rgb_map: RgbMap, surfaces: Surfaces | None) -> t
     # with certain predictions the reference's score is this
     accuracy = (2 * np.count_nonzero(predicted == truth) + 1) / (2 * truth.size + 1)
     return measure_case(case.name, case.group, predicted, truth, rgb_map.names, surfaces), float(accuracy)
+
+
+def _as_index(path: Path, volume: Volume, rgb_map: RgbMap) -> NDArray[np.uint8]:
+    found = np.unique(volume.values)
+    if not np.isin(found, np.arange(len(rgb_map))).all():
+        raise DataError(
+            f"{path}: has the values {found[:8].tolist()}; a label volume has the numbers of the classes, 0 to "
+            f"{len(rgb_map) - 1}"
+        )
+    return volume.values.astype(np.uint8)

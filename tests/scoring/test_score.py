@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from flexunet_pl.__main__ import main
 from flexunet_pl.image_io import read_mask, write_mask
@@ -107,3 +108,29 @@ def test_mistakes_are_said(folders, capsys):
     assert "tolerance (-1.0)" in fails("--pred", f"{folders}/a", "--tolerance", "-1")
     (folders / "file").write_text("")
     assert "is a file" in fails("--pred", f"{folders}/a", "--out", f"{folders}/file")
+
+
+def test_label_volumes_are_scored_in_three_dimensions_and_in_mm(tmp_path, flexunet, mistake):
+    truth = np.zeros((8, 10, 12), np.uint8)
+    truth[2:6, 3:7, 4:8] = 1
+    moved = np.roll(truth, 1, axis=0)  # by one slice of 2.5 mm
+    for folder, values, code in (("truth", truth, "RAS"), ("pred", moved, "LPS")):
+        image = SimpleITK.GetImageFromArray(values)
+        image.SetSpacing((0.5, 0.5, 2.5))
+        (tmp_path / folder).mkdir()
+        SimpleITK.WriteImage(SimpleITK.DICOMOrient(image, code), str(tmp_path / folder / "a.nii.gz"))
+    names = json.dumps({"background": [0, 0, 0], "lesion": [255, 0, 0]})
+    command = ("score", "--pred", tmp_path / "pred", "--target", tmp_path / "truth")
+    scores = json.loads(flexunet(*command, "--rgb-map", names, "--json"))
+    assert scores["unit"] == "mm"
+    means = scores["classes"]["lesion"]["means"]
+    assert means["dice"]["mean"] == pytest.approx(2 * 48 / 128)
+    assert means["hd95"]["mean"] == pytest.approx(2.5)
+    assert "no colours" in mistake(*command)
+    few = json.dumps({"background": [0, 0, 0], "lesion": [255, 0, 0]})
+    image = SimpleITK.ReadImage(str(tmp_path / "pred" / "a.nii.gz"))
+    SimpleITK.WriteImage(image * 7, str(tmp_path / "pred" / "a.nii.gz"))
+    assert "numbers of the classes, 0 to 1" in mistake(*command, "--rgb-map", few)
+    image.SetOrigin((3.0, 0.0, 0.0))
+    SimpleITK.WriteImage(image, str(tmp_path / "pred" / "a.nii.gz"))
+    assert "export both on one grid" in mistake(*command, "--rgb-map", few)
