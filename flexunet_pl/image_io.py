@@ -315,8 +315,11 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     if image.shape[:2] == tuple(size):
         return image
     plane = image[..., 0] if image.shape[2] == 1 else image
-    resized = np.asarray(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return resized.reshape(*size, image.shape[2])
+    picture = Image.fromarray(plane)
+    # in two calls: Pillow rounds between its two passes, and which one comes first depends on its version
+    for wanted in ((size[1], picture.height), (size[1], size[0])):
+        picture = picture.resize(wanted, Image.Resampling.BILINEAR)
+    return np.asarray(picture).reshape(*size, image.shape[2])
 
 
 def resize_mask(index: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

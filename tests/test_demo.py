@@ -1,3 +1,4 @@
+import json
 import re
 import shlex
 import shutil
@@ -22,10 +23,10 @@ def test_the_demo_shows_scores_and_where_everything_lies(workspace, flexunet, mo
     (command,) = (line for line in made.stdout.splitlines() if "/flexunet demo " in line)
     _, *words = shlex.split(command)
     out = flexunet(*words)
-    for verb in ("phantom", "fit", "test", "predict"):
+    for verb in ("phantom", "fit", "test", "report", "predict"):
         assert f"$ flexunet {verb} " in out
-    places = dict(re.findall(r"^  (curves|film strip|checkpoint|1 masks|overlays) +(\S+)$", out, re.MULTILINE))
-    assert len(places) == 5
+    places = dict(re.findall(r"^  (report|curves|film strip|checkpoint|1 masks|overlays) +(\S+)$", out, re.MULTILINE))
+    assert len(places) == 6
     assert all((workspace / path).exists() for path in places.values())
 
 
@@ -37,8 +38,10 @@ def test_the_demo_keeps_what_is_there(workspace, mistake):
 
 @pytest.mark.slow
 def test_the_demo_reaches_its_scores_on_patients_that_it_has_not_seen(workspace, flexunet):
-    out = flexunet("demo")
-    dice = {name: float(value) for name, value in re.findall(r"│ (trachea|heart|lung) +│ ([\d.]+)", out)}
+    flexunet("demo")
+    (summary,) = (workspace / "demo").rglob("summary.json")
+    classes = json.loads(summary.read_text())["classes"]
+    dice = {name: scores["means"]["dice"]["mean"] for name, scores in classes.items()}
     assert dice["lung"] >= 0.97
     assert dice["heart"] >= 0.93
     assert dice["trachea"] >= 0.85
