@@ -1,33 +1,55 @@
-"""Export of a checkpoint, in the format that is asked for."""
+"""The verb `export`: a checkpoint in the format that is asked for."""
 
 from pathlib import Path
 from typing import Literal
 
-from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.console import say
-from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.errors import UserError
+from flexunet_pl.export.onnx_export import OnnxOptions, Precision, export_onnx
+from flexunet_pl.export.onnx_file import read_source
 from flexunet_pl.interop.experiment import check_input, check_output
 from flexunet_pl.interop.keras import save_keras_weights
-from flexunet_pl.task import load_model
 
-Format = Literal["keras", "weights.h5", "h5"]
+Format = Literal["onnx", "keras", "weights.h5", "h5"]
 
 
 def export_model(
-    checkpoint: Path, to: Format | None = None, output: Path | None = None, overwrite: bool = False
+    checkpoint: Path,
+    to: Format | None = None,
+    output: Path | None = None,
+    overwrite: bool = False,
+    precision: Precision = "fp32",
+    probabilities: bool = True,
+    size: tuple[int, int] | None = None,
+    calibrate: Path | None = None,
+    images: Path | None = None,
+    max_drop: float = 0.005,
 ) -> None:
-    """Write the network of a checkpoint as a file that Keras, and so the original, opens.
+    """Write the network of a checkpoint as ONNX, for deployment, or as a file that Keras, and so the original, opens.
+
+    An ONNX file is the whole model: pixels of a file in, class indices of the same size out, with names and colours of
+    the classes inside. It is compared with the checkpoint in ONNX Runtime, and in OpenVINO where that is installed, and
+    not written if it does something else; a table is printed and saved beside it.
 
     Args:
         checkpoint: The checkpoint.
-        to: keras: the whole model of Keras 3, for load_model; weights.h5: weights of Keras 3; h5: weights in the
+        to: onnx; keras: the whole model of Keras 3, for load_model; weights.h5: weights of Keras 3; h5: weights in the
             legacy format, for load_weights("best_model.h5") of the original. By default what the output ends in.
         output: The file to write; by default the checkpoint's name with the format's ending.
         overwrite: Whether to replace a file of that name.
+        precision: Of an ONNX file: fp32; fp16, for GPUs; int8, for CPUs, which takes --calibrate.
+        probabilities: Whether an ONNX file gives them beside the mask; predictions in tiles need them.
+        size: Height and width of all images that an ONNX file will be given; by default any.
+        calibrate: Folder of images from which int8 takes its ranges: some dozens, with lesions.
+        images: Folder of images on which file and checkpoint are compared; by default those to calibrate with, or
+            phantoms.
+        max_drop: How far the Dice between the masks of int8 and fp32 may fall below 1 for any class; layers are kept in
+            fp32 until it holds.
 
     Raises:
         UserError: If neither format nor output is given, the two do not fit, or the output exists.
-        ModelFileError: If the checkpoint cannot be read.
+        ModelFileError: If the checkpoint cannot be read, or its network not be exported.
+        RunFailedError: If the file does something else than the checkpoint.
     """
     check_input(checkpoint)
     if output is None:
@@ -39,8 +61,9 @@ def export_model(
     ):
         raise UserError(f"{output}: is no name for this format, Keras looks at it; let it end in .{to}")
     check_output(output, checkpoint, overwrite=overwrite)
-    size = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("image_size")
-    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int for side in size):
-        raise ModelFileError(f"{checkpoint}: is no checkpoint of flexunet: it has no image_size")
-    save_keras_weights(load_model(checkpoint), output, (size[0], size[1]))
+    if output.suffix == ".onnx":
+        export_onnx(checkpoint, output, OnnxOptions(precision, probabilities, size, calibrate, images, max_drop))
+        return
+    source = read_source(checkpoint)
+    save_keras_weights(source.network, output, source.image_size)
     say(f"{output} written ({output.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,161 @@
+"""Checkpoint to ONNX: one file with the weights, the graph and all that is known of the model."""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from flexunet_pl.checkpoint import read_checkpoint
+from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.export.graph import DeployedModel
+from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.task import load_model
+
+OPSET = 20
+METADATA_KEY = "flexunet"  # of the one entry in the file's metadata, which is JSON
+
+_MAX_BYTES = 2**31 - (1 << 24)  # a protobuf ends at 2 GiB
+_MAX_BATCH, _MAX_SIDE = 256, 16384
+
+
+class Source(NamedTuple):
+    """What a checkpoint knows that the graph needs.
+
+    Attributes:
+        network: The network, in eval mode.
+        rgb_map: The classes.
+        image_size: Height and width of the network's images.
+        in_channels: 3 for R, G, B or 1 for grey.
+        metadata: Written to the file, as plain data.
+    """
+
+    network: nn.Module
+    rgb_map: RgbMap
+    image_size: tuple[int, int]
+    in_channels: int
+    metadata: dict[str, Any]
+
+    def deployed(self, *, probabilities: bool, half: bool = False) -> DeployedModel:
+        """Return the network with its pre- and post-processing, in eval mode; its numbers of 16 bits on demand."""
+        model = DeployedModel(
+            self.network, self.rgb_map, self.image_size, self.in_channels, probabilities=probabilities, half=half
+        )
+        return model.eval()
+
+
+def read_source(path: Path) -> Source:
+    """Read a checkpoint for an export.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ModelFileError: If it is no checkpoint of this package.
+    """
+    saved = read_checkpoint(path).get("hyper_parameters", {})
+    size, channels, window = saved.get("image_size"), saved.get("in_channels", 3), saved.get("image_window")
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int for side in size):
+        raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no image_size")
+    try:
+        rgb_map = RgbMap.parse(saved.get("rgb_map"))
+    except UserError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    metadata = {
+        "format": 1,
+        "flexunet_version": version("flexunet-pl"),
+        "rgb_map": rgb_map.to_dict(),
+        "image_size": size,
+        "in_channels": channels,
+        "image_window": window,
+        "network": saved.get("network"),
+        "checkpoint_sha256": digest,
+        "training_data_sha256": _training_data(path),
+    }
+    return Source(load_model(path), rgb_map, (size[0], size[1]), int(channels), metadata)
+
+
+def write_onnx(
+    source: Source,
+    output: Path,
+    *,
+    probabilities: bool,
+    fixed_size: tuple[int, int] | None = None,
+    half: bool = False,
+) -> None:
+    """Write the model.
+
+    Args:
+        source: The checkpoint.
+        output: The file to write.
+        probabilities: Whether probabilities are an output beside the mask.
+        fixed_size: Height and width of all images it will be given, which makes it a little faster.
+        half: Whether the network's numbers have 16 bits rather than 32.
+
+    Raises:
+        UserError: If the model would be larger than 2 GiB.
+        ModelFileError: If the network cannot be exported.
+    """
+    import onnx
+
+    size = sum(p.numel() * p.element_size() for p in source.network.state_dict().values())
+    if size > _MAX_BYTES:
+        raise UserError(f"{output}: the weights have {size / 2**30:.1f} GiB; an ONNX file of one piece ends at 2 GiB")
+    model = source.deployed(probabilities=probabilities, half=half)
+    height, width = fixed_size if fixed_size is not None else (source.image_size[0] + 6, source.image_size[1] + 10)
+    image = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # sizes that are not to be taken for constants
+    dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}
+    if fixed_size is None:
+        dims |= {i: torch.export.Dim(n, min=2, max=_MAX_SIDE) for i, n in ((1, "height"), (2, "width"))}
+    names = ["mask", "probabilities"] if probabilities else ["mask"]
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                model, (image,), dynamo=True, dynamic_shapes={"image": dims}, input_names=["image"],
+                output_names=names, opset_version=OPSET, external_data=False, verbose=False,
+            )  # fmt: skip
+    except Exception as error:  # the exporter raises kinds of its own, and torch's
+        raise ModelFileError(
+            f"this network cannot be exported: {str(error).strip().splitlines()[0]}; networks of plain torch layers can"
+        ) from error
+    proto = program.model_proto  # type: ignore[union-attr]
+    proto.producer_name, proto.producer_version = "flexunet_pl", version("flexunet-pl")
+    metadata = source.metadata | {"fixed_size": list(fixed_size) if fixed_size is not None else None}
+    onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save_model(proto, output)
+
+
+def _training_data(checkpoint: Path) -> str | None:
+    """Return the hash of the files that a run was trained on, where the checkpoint lies in its run's folder."""
+    try:
+        record = json.loads((checkpoint.absolute().parent.parent / "run.json").read_text(encoding="utf-8"))
+        digest = record["data"]["train"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return str(digest)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on its own workings from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
