@@ -1,5 +1,6 @@
 """What is wrong with a data set, judged from the scans of its pairs."""
 
+import heapq
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ FAR_PIXELS = 10  # of one colour far from every class, from which on a mask is n
 BETTER = 1.25  # how many times as well a mask must fit elsewhere to be called misplaced
 BLEND_DISTANCE = 24  # from the line between two classes' colours, in colour space
 NEAR_BITS = 6  # of 64, up to which two pictures' hashes count as near
+_RANKED = 50  # look-alikes that are listed
 SAME_LEVELS = 3.0  # mean difference of two thumbnails, in grey values, below which they are one picture
 
 _CHUNK = 1000  # scans compared at a time
@@ -129,19 +131,20 @@ def copies_outside_of_train(scans: Sequence[Scan]) -> Iterator[Finding]:
 
 
 def duplicates_across_splits(scans: Sequence[Scan]) -> Iterator[Finding]:
-    """Name pictures that are in two splits: of equal pixels, or the same picture encoded anew."""
-    seen: set[tuple[int, int]] = set()
-    by_hash: dict[str, list[int]] = defaultdict(list)
+    """Name pictures that are in two splits: of equal pixels, or the same picture encoded anew; each of them once."""
+    first: dict[tuple[str, str], Scan] = {}  # by pixels and split
+    named: set[int] = set()
+    splits = list(dict.fromkeys(scan.split for scan in scans))
     for i, scan in enumerate(scans):
-        if scan.pixels_hash:
-            by_hash[scan.pixels_hash].append(i)
-    for group in by_hash.values():
-        for i, j in combinations(group, 2):
-            if scans[i].split != scans[j].split:
-                seen.add((i, j))
-                yield _duplicate(scans[i], scans[j], "the same pixels")
+        twins = (first.get((scan.pixels_hash, split)) for split in splits if split != scan.split)
+        twin = next((twin for twin in twins if twin is not None), None) if scan.pixels_hash else None
+        if twin is not None:
+            named.add(i)
+            yield _duplicate(twin, scan, "the same pixels")
+        first.setdefault((scan.pixels_hash, scan.split), scan)
     for i, j, difference in near_pairs(scans):
-        if (i, j) not in seen and difference < SAME_LEVELS:
+        if j not in named and difference < SAME_LEVELS and scans[i].pixels_hash != scans[j].pixels_hash:
+            named.add(j)
             yield _duplicate(scans[i], scans[j], f"nearly the same picture, {difference:.1f} grey values apart")
 
 
@@ -189,15 +192,15 @@ class LookAlike(NamedTuple):
 
 
 def rank_look_alikes(scans: Sequence[Scan]) -> list[LookAlike]:
-    """Return the pictures of different splits that look alike, the most alike first.
+    """Return some pictures of different splits that look alike, the most alike first.
 
     That is no fault in itself: slices of the same height look alike in two patients, and neighbours in one do.
 
     Args:
         scans: One per pair.
     """
-    pairs = [LookAlike(scans[i], scans[j], difference) for i, j, difference in near_pairs(scans)]
-    return sorted(pairs, key=lambda pair: pair.difference)
+    pairs = (LookAlike(scans[i], scans[j], difference) for i, j, difference in near_pairs(scans))
+    return heapq.nsmallest(_RANKED, pairs, key=lambda pair: pair.difference)
 
 
 def groups_across_splits(scans: Sequence[Scan], group_regex: re.Pattern[str] | None) -> Iterator[Finding]:

@@ -10,8 +10,6 @@ from flexunet_pl.check.scan import Scan
 from flexunet_pl.prepare.names import copy_source, group_of
 from flexunet_pl.rgb_map import RgbMap
 
-_RANKED = 50  # look-alikes that are listed
-
 
 def summarise(
     scans: Sequence[Scan],
@@ -45,7 +43,7 @@ def summarise(
         "class_weights": class_weights(scans, rgb_map),
         "look_alikes": [
             {"images": [str(a.pair.image), str(b.pair.image)], "splits": [a.split, b.split], "grey_levels": round(d, 2)}
-            for a, b, d in look_alikes[:_RANKED]
+            for a, b, d in look_alikes
         ],
         "findings": [finding._asdict() for finding in findings],
     }
