@@ -17,7 +17,7 @@ setup: $(READY) ## make the environment, with uv where it is installed, else wit
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-		VIRTUAL_ENV=$(VENV) uv pip install --quiet --constraint constraints.txt --editable '.[keras,volumes,dicom]' --group dev; \
+		VIRTUAL_ENV=$(VENV) uv pip install --quiet --constraint constraints.txt --editable '.[keras,volumes,dicom,openvino]' --group dev; \
 	else \
 		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[keras,volumes,dicom]' --group dev; \
@@ -46,7 +46,7 @@ test: $(READY) ## run the tests; TESTS="-m real" and the like are handed on
 	@$(MAKE) --no-print-directory peer || echo "no TensorFlow here: the tests that open our files in it are skipped"
 	$(BIN)/python -m pytest $(TESTS)
 
-demo: $(READY) ## draw phantoms, train, test, predict: about two minutes on two cores
+demo: $(READY) ## draw phantoms, train, test, report, export, predict: about two minutes on two cores
 	$(BIN)/flexunet demo --out $(DEMO) --overwrite
 
 bench: $(READY) ## measure what the project claims to be fast

@@ -157,7 +157,9 @@ VERBS = {
     "import-config": Verb("convert a train_eval_infer.config of the original", _run_import_config),
     "import-keras": Verb("turn a Keras file of the original into a checkpoint", _run_import_keras),
     "export": Verb("write the network of a checkpoint as ONNX, proven equal, or as a Keras file", _run_export),
-    "demo": Verb("draw phantoms, train on them, test, report, predict, and show where all of it lies", _run_demo),
+    "demo": Verb(
+        "draw phantoms, train on them, test, report, export, predict, and show where all of it lies", _run_demo
+    ),
 }
 
 

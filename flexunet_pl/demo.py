@@ -1,18 +1,20 @@
-"""The demo: phantoms, training, test, report and prediction, one command after the other in one process."""
+"""The demo: phantoms, training, test, report, export and prediction, one command after the other."""
 
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 from flexunet_pl.cli import run
 from flexunet_pl.errors import UserError
+from flexunet_pl.export.model_file import export_model
 from flexunet_pl.pairing import list_files
 from flexunet_pl.prepare.phantom import write_phantom
 from flexunet_pl.report.command import write_report
 
 
 def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
-    """Draw phantoms, train a small FlexUNet on them, test it, report, predict, and show where all of it lies.
+    """Draw phantoms, train a small FlexUNet on them, test it, report, export, predict, and show where all of it lies.
 
     Args:
         out: Folder to create.
@@ -28,13 +30,28 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     _announce(f"flexunet phantom {data}")
     write_phantom(data, overwrite=overwrite)
     known = {p.name for p in (runs / "flexunet").glob("version_*")}
-    _run("fit", "--config", str(_config()), "--data.root", str(data), "--trainer.logger.save_dir", str(runs))
+    _run(
+        "fit",
+        "--config",
+        str(_find("configs/demo.yaml")),
+        "--data.root",
+        str(data),
+        "--trainer.logger.save_dir",
+        str(runs),
+    )
     (version,) = {p.name for p in (runs / "flexunet").glob("version_*")} - known
     run_folder = runs / "flexunet" / version
     checkpoint = str(run_folder / "checkpoints" / "best.ckpt")
     _run("test", "--ckpt_path", checkpoint, "--data.root", str(data), "--scores.group_regex", "^([0-9]+)_")
     _announce(f"flexunet report {run_folder}")
     report = write_report(run_folder)
+    model = out / "model.onnx"
+    _announce(f"flexunet export {checkpoint} --output {model} --images {data / 'test' / 'images'}")
+    export_model(Path(checkpoint), output=model, overwrite=overwrite, images=data / "test" / "images")
+    _announce(f"python flexunet_runtime.py {model} {data / 'test' / 'images'} {out / 'masks_without_torch'}")
+    runtime = _find("export/runtime/flexunet_runtime.py", "deployment/flexunet_runtime.py")
+    words = map(str, (runtime, model, data / "test" / "images", out / "masks_without_torch"))
+    subprocess.run([sys.executable, *words], check=True)  # noqa: S603 - our own program
     masks = out / "masks"
     _run("predict", "--ckpt_path", checkpoint, "--data.predict_dir", str(data / "test" / "images"),
          "--prediction.output_dir", str(masks), "--prediction.overlay", "true",
@@ -47,16 +64,18 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
         "checkpoint": checkpoint,
         f"{len(list_files(masks))} masks": masks,
         "overlays": masks / "overlays",
+        "ONNX file": model,
+        "its masks": out / "masks_without_torch",
     }
     sys.stdout.write(f"\ndone in {time.monotonic() - began:.0f} s\n")
     sys.stdout.writelines(f"  {what:<12} {where}\n" for what, where in places.items())
     sys.stdout.write(f"  {'watch it':<12} tensorboard --logdir {runs}\n")
 
 
-def _config() -> Path:
-    """Return demo.yaml: in the package where it was installed, in configs/ where it runs from a clone."""
+def _find(in_clone: str, installed: str | None = None) -> Path:
+    """Return a file that lies in the package where that was installed, and beside it where it runs from a clone."""
     package = Path(__file__).parent
-    return next(p for p in (package / "configs" / "demo.yaml", package.parent / "configs" / "demo.yaml") if p.exists())
+    return next(p for p in (package / (installed or in_clone), package.parent / in_clone) if p.exists())
 
 
 def _run(verb: str, *args: str) -> None:
