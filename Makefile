@@ -55,3 +55,4 @@ bench: $(READY) ## measure what the project claims to be fast
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/inference.py
