@@ -16,6 +16,7 @@ from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import written_in_place
 
 ARRAY_SUFFIXES = (".npy", ".h5", ".hdf5")
+_LARGEST = 1e30  # of a value; twice as much would be too much for what is computed of it
 MAX_VALUES = 2_000_000_000  # as many as voxels of a volume
 
 _TIMEOUT_S = 60  # for a small file
@@ -38,9 +39,9 @@ def read_array(path: Path, dataset: str | None = None) -> NDArray[Any]:
         UserError: If h5py is not installed.
     """
     array = _read_npy(path) if path.suffix.lower() == ".npy" else _read_hdf5(path, dataset)
-    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    bad = array.size - int(np.count_nonzero(np.abs(array.astype(np.float64, copy=False)) < _LARGEST))
     if bad:
-        raise DataError(f"{path}: {bad} of {array.size} values are not finite numbers; export it again")
+        raise DataError(f"{path}: {bad} of {array.size} values are not finite, or beyond {_LARGEST:g}; export it again")
     return array
 
 
@@ -86,7 +87,7 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[int, ...]:
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(file)
-    if dtype.kind not in "biuf" or len(shape) != 3 or not all(shape) or math.prod(shape) > MAX_VALUES:
+    if dtype.kind not in "biuf" or len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MAX_VALUES:
         raise DataError(
             f"{path}: holds an array of shape {shape} and type {dtype}; expected numbers in three dimensions, at most "
             f"{MAX_VALUES:.0e} of them"
@@ -129,8 +130,8 @@ def _read_hdf5(path: Path, dataset: str | None) -> NDArray[Any]:
     except subprocess.TimeoutExpired as error:
         raise DataError(f"{path}: gave no answer in {timeout:.0f} s; the file is damaged or hostile") from error
     if done.returncode:
-        said = done.stderr.decode(errors="replace") or f"is damaged: HDF5 ended with status {done.returncode} on it"
-        raise DataError(f"{path}: {said}")
+        said = done.stderr.decode(errors="replace").strip() or f"HDF5 ended with status {done.returncode} on it"
+        raise DataError(f"{path}: {said}; export it again or remove it")
     line, _, content = done.stdout.partition(b"\n")
     kind, *numbers = line.decode().split()
     return np.frombuffer(content, dtype=kind).reshape([int(n) for n in numbers])

@@ -1,5 +1,7 @@
 """The images and volumes of a folder tree, and the slices of a volume as pictures for the network."""
 
+import hashlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ from flexunet_pl.array_io import ARRAY_SUFFIXES, read_array, read_array_shape
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import ImageReader, apply_window
 from flexunet_pl.pairing import IMAGE_SUFFIXES
-from flexunet_pl.volume_io import VOLUME_SUFFIXES, Volume, read_volume, read_volume_shape
+from flexunet_pl.volume_io import VOLUME_SUFFIXES, Volume, is_dicom, read_volume, read_volume_shape
+
+_SAMPLED = 1 << 16  # bytes
 
 
 class Case(NamedTuple):
@@ -42,8 +46,9 @@ class SliceRules:
     Attributes:
         axis: 0, 1, 2 for axial, coronal and sagittal slices, whatever the order in the file; in .npy and .h5 files,
             which do not say how the patient lies, the axis of the array.
-        window: Lowest and highest value, such as -160 and 240 HU, mapped to 0 and 255; by default model.image_window,
-            and without that each slice from its own lowest to its own highest value, as in the original.
+        window: Lowest and highest value, such as -160 and 240 HU, mapped to 0 and 255, also of 16-bit images; by
+            default model.image_window, and without that each slice from its own lowest to its own highest value, as in
+            the original.
         rotation: Degrees by which each slice is turned counterclockwise for the network; the mask is turned back.
         dataset: Path of the array in an HDF5 file; by default the only one of three dimensions.
     """
@@ -54,8 +59,9 @@ class SliceRules:
     dataset: str | None = None
 
     def __post_init__(self) -> None:
-        if self.window is not None and not self.window[0] < self.window[1]:
-            raise UserError(f"data.volume.window is {list(self.window)} but the first value must be below the second")
+        low, high = self.window if self.window is not None else (0.0, 1.0)
+        if not (low < high and abs(low) < math.inf and abs(high) < math.inf):
+            raise UserError(f"data.volume.window is {[low, high]}; expected two numbers, the lower one first")
 
 
 def list_cases(source: Path) -> list[Case]:
@@ -72,6 +78,8 @@ def list_cases(source: Path) -> list[Case]:
         DataError: If there is none, or two of them have one name.
     """
     if source.is_file():
+        if is_dicom(source):
+            raise DataError(f"{source}: is one slice of a DICOM series; name the folder that holds the series")
         return [Case(source, case_name(source), _is_volume(source))]
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; expected one that holds images or volumes, or one file")
@@ -131,13 +139,13 @@ def cut_slice(values: NDArray[Any], number: int, rules: SliceRules, reader: Imag
         values: Those of the volume, shape ``(D, H, W)``.
         number: Which slice along the axis of the rules.
         rules: How the volume is cut.
-        reader: How images are read: their channels and window.
+        reader: How pictures are made: their channels and window.
 
     Returns:
         The picture, shape ``(H, W, channels)``, uint8.
     """
     plane = np.take(values, number, axis=rules.axis)
-    window = rules.window if rules.window is not None else reader.window
+    window = reader.window
     if window is None:
         window = (float(plane.min()), float(plane.max()))
     picture = apply_window(plane, window) if window[0] < window[1] else np.zeros(plane.shape, np.uint8)
@@ -158,6 +166,26 @@ def join_slices(masks: list[NDArray[Any]], rules: SliceRules) -> NDArray[Any]:
     return np.stack([np.rot90(mask, -(rules.rotation // 90)) for mask in masks], axis=rules.axis)
 
 
+def fingerprint(case: Case) -> str:
+    """Tell a case from another one of the same name: by size and beginning and end of its files.
+
+    Args:
+        case: The case.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(case.path.iterdir()) if case.path.is_dir() else [case.path]:
+        if path.is_file():
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {size} ".encode("utf-8", "surrogateescape") + file.read(_SAMPLED))
+                file.seek(max(0, size - _SAMPLED))
+                digest.update(file.read(_SAMPLED))
+    return digest.hexdigest()[:16]
+
+
 class SliceReader:
     """Reads pictures of images and volumes; keeps the volume that was read last, because its slices come in a row.
 
@@ -167,7 +195,7 @@ class SliceReader:
     """
 
     def __init__(self, reader: ImageReader, rules: SliceRules) -> None:
-        self.reader = reader
+        self.reader = reader if rules.window is None else reader._replace(window=rules.window)
         self.rules = rules
         self._kept: tuple[Path, NDArray[Any] | DataError] | None = None
 
@@ -203,21 +231,18 @@ def _walk(folder: Path) -> Iterator[Case]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place)
         files = [here / name for name in names if not name.startswith(".") and (here / name).is_file()]
-        if any(_is_dicom(file) for file in files):
+        slices = {file for file in files if not _is_known(file) and is_dicom(file)}
+        if slices:
             inside = here.relative_to(folder)
             yield Case(here, inside.as_posix() if inside.parts else folder.resolve().name, is_volume=True)
-            continue
         for file in files:
             volume = _is_volume(file)
             if volume or file.suffix.lower() in IMAGE_SUFFIXES:
                 yield Case(file, (here / case_name(file)).relative_to(folder).as_posix(), volume)
 
 
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() not in {".dcm", ".ima", ""}:
-        return False
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+def _is_known(path: Path) -> bool:
+    return _is_volume(path) or path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _is_volume(path: Path) -> bool:

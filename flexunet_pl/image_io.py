@@ -378,7 +378,7 @@ def written_in_place(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     Yields:
         The name to write to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}{suffix}")  # a long name has no room for more
     try:
         yield temporary
         temporary.replace(path)

@@ -174,6 +174,20 @@ def check_same_grid(path: Path, mask: Volume, image: Volume) -> None:
             )
 
 
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file is one of a DICOM series, by its name or by how it begins.
+
+    Args:
+        path: The file.
+    """
+    if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    if path.suffix.lower() in {".dcm", ".ima"}:
+        return True
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
 def _check_name(path: Path) -> None:
     try:
         str(path).encode("utf-8")
@@ -244,7 +258,12 @@ def _series_files(path: Path, sitk: Any) -> list[str]:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
     if len(series) != 1:
         raise DataError(f"{path}: holds {len(series)} DICOM series; give a folder with one")
-    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0]))
+    names = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0]))
+    known = {Path(name).name for name in names}
+    lost = [file for file in sorted(path.iterdir()) if file.name not in known and is_dicom(file)]
+    if lost:  # GDCM passes over what it cannot read
+        raise DataError(f"{lost[0]}: is damaged, so the series is not complete; export it again")
+    return names
 
 
 def _read_series(path: Path, sitk: Any) -> Any:
@@ -253,6 +272,8 @@ def _read_series(path: Path, sitk: Any) -> Any:
     reader.SetFileNames(_series_files(path, sitk))
     reader.MetaDataDictionaryArrayUpdateOn()
     image = reader.Execute()
+    if len(reader.GetFileNames()) != image.GetDepth():
+        raise DataError(f"{path}: is a multi-frame DICOM file; convert it to NIfTI, or to one file per slice")
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise DataError(f"{path}: has {image.GetNumberOfComponentsPerPixel()} values per voxel; expected one")
     places = [reader.GetMetaData(i, "0020|0032").split("\\") for i in range(image.GetDepth())]

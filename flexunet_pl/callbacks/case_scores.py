@@ -14,7 +14,7 @@ from flexunet_pl.errors import UserError
 from flexunet_pl.image_io import write_mask, written_in_place
 from flexunet_pl.prepare.names import group_of, parse_group_regex
 from flexunet_pl.scoring.calibration import calibration_error
-from flexunet_pl.scoring.measure import ClassScore, Surfaces, measure_case
+from flexunet_pl.scoring.measure import ClassScore, make_surfaces, measure_case
 from flexunet_pl.scoring.summary import summarise_cases
 from flexunet_pl.scoring.tables import print_summary, write_per_case, write_summary
 
@@ -53,7 +53,8 @@ class CaseScores(Callback):
         masks: bool = True,
     ) -> None:
         self.regex = parse_group_regex(group_regex)
-        self.surfaces = Surfaces(spacing_mm or (1.0, 1.0), tolerance) if surfaces else None
+        compared = make_surfaces(spacing_mm, tolerance)
+        self.surfaces = compared if surfaces else None
         self.unit = "px" if spacing_mm is None else "mm"
         self.masks = masks
         self.cases: list[_Case] = []

@@ -1,5 +1,7 @@
 """PredictionWriter: predicted masks as files."""
 
+import csv
+import errno
 import hashlib
 import json
 from collections import Counter
@@ -12,14 +14,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from flexunet_pl.callbacks.gather import gather
-from flexunet_pl.cases import Case, SliceReader
+from flexunet_pl.cases import Case, SliceReader, fingerprint
 from flexunet_pl.console import say
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import written_in_place
 from flexunet_pl.inference.dicom_seg import require_highdicom
+from flexunet_pl.inference.inference import Answer
 from flexunet_pl.inference.result_files import VolumeResult, Wanted, colliding, result_path, write_image_result
+from flexunet_pl.rgb_map import RgbMap
 
 _RECORD = "prediction.json"  # how the masks in a folder were made
+_LOG = "predicted"  # .csv: of which files; one for each process
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -58,6 +63,7 @@ class PredictionWriter(BasePredictionWriter):
         self._slices: Counter[str] = Counter()
         self._volume: VolumeResult | None = None
         self._source: SliceReader | None = None
+        self._log = Path()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the output folder before any work, and leave out what is done.
@@ -79,12 +85,20 @@ class PredictionWriter(BasePredictionWriter):
             raise UserError(f"{twin.path}: its folder has the name of one of our own; rename it, or predict it alone")
         record = self._record(trainer, task, data)
         if not self.overwrite and _goes_on(folder, record):
-            todo = [case for case in data.predict_cases if not result_path(folder, case).is_file()]
+            done = _read_logs(folder)
+            todo = [
+                case
+                for case in data.predict_cases
+                if done.get(case.name) != fingerprint(case) or not result_path(folder, case).is_file()
+            ]
             self.skipped = len(data.predict_cases) - len(todo)
             data.predict_cases = todo
+        trainer.strategy.barrier()  # before the logs of an earlier prediction go
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if trainer.is_global_zero:
+                for log in folder.glob(f"{_LOG}*.csv") if self.overwrite else ():
+                    log.unlink()
                 with written_in_place(folder / _RECORD) as temporary:
                     temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -92,6 +106,7 @@ class PredictionWriter(BasePredictionWriter):
                 f"{folder}: cannot be made ({error.strerror}); name another prediction.output_dir"
             ) from error
         self._cases = {str(case.path): case for case in data.predict_cases}
+        self._log = folder / f"{_LOG}{trainer.global_rank or ''}.csv"
         data.list_pictures()
         self._slices = Counter(str(case.path) for case, _ in data.predict_pictures)
         self._source = SliceReader(task.reader, data.volume)
@@ -122,7 +137,11 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write the files of what is complete."""
+        """Write the files of what is complete.
+
+        Raises:
+            OSError: If the disk is full, or goes away.
+        """
         if self.output_dir is None or self._source is None:
             return
         task: Any = pl_module
@@ -130,15 +149,30 @@ class PredictionWriter(BasePredictionWriter):
             self._fail(path, problem)
         for path, _, answer in prediction:
             case = self._cases[path]
-            if not case.is_volume:
-                write_image_result(self.output_dir, case, answer, self._source, task.rgb_map, self.wanted)
-                continue
-            if self._volume is None or self._volume.case != case:
-                self._volume = VolumeResult(self.output_dir, case, self._source, task.rgb_map, self.wanted)
-            self._volume.add(answer)
-            if len(self._volume.masks) == self._slices[path]:
-                self._volume.finish()
-                self._volume = None
+            try:
+                if self._write(case, answer, self.output_dir, self._source, task.rgb_map):
+                    _log_done(self._log, case)
+            except DataError as error:
+                self._fail(path, str(error))
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                self._fail(path, f"{path}: its name is too long for a file of our own beside it; rename it")
+
+    def _write(self, case: Case, answer: Answer, folder: Path, source: SliceReader, rgb_map: RgbMap) -> bool:
+        """Write what is complete; tells whether the case is done with it."""
+        if not case.is_volume:
+            write_image_result(folder, case, answer, source, rgb_map, self.wanted)
+            return True
+        if self._volume is None or self._volume.case != case:
+            self._volume = VolumeResult(folder, case, source, rgb_map, self.wanted)
+        volume = self._volume
+        volume.add(answer)
+        if len(volume.masks) < self._slices[str(case.path)]:
+            return False
+        self._volume = None
+        volume.finish()
+        return True
 
     def gather_failures(self, trainer: Trainer) -> None:
         """Bring together what failed in all processes; a hook would not do: one that has nothing to do calls none.
@@ -159,6 +193,20 @@ class PredictionWriter(BasePredictionWriter):
             say(f"failed: {problem}")
 
 
+def _log_done(log: Path, case: Case) -> None:
+    with log.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow([case.name, fingerprint(case)])
+
+
+def _read_logs(folder: Path) -> dict[str, str]:
+    """Read which files were predicted; a line that was cut by a crash is passed over."""
+    done: dict[str, str] = {}
+    for log in sorted(folder.glob(f"{_LOG}*.csv")):
+        with log.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            done |= {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
+    return done
+
+
 def _check_place(folder: Path, source: Path | None) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder as prediction.output_dir")
@@ -177,7 +225,7 @@ def _goes_on(folder: Path, record: dict[str, Any]) -> bool:
     Raises:
         UserError: If it holds something else.
     """
-    if not folder.is_dir() or not any(path.name != _RECORD for path in folder.iterdir()):
+    if not folder.is_dir() or not any(_RECORD not in path.name for path in folder.iterdir()):  # or half of one
         return False
     remedy = "name another folder or give --prediction.overwrite true"
     path = folder / _RECORD

@@ -1,5 +1,6 @@
 """SegmentationDataModule: train, valid and test folders as loaders."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -247,6 +248,6 @@ def _position(trainer: Any) -> tuple[int, int]:
 
 
 def _as_window(value: tuple[float, float] | None) -> Window | None:
-    if value is not None and not value[0] < value[1]:
+    if value is not None and not -math.inf < value[0] < value[1] < math.inf:
         raise UserError(f"image_window is {list(value)} but the first value must be below the second")
     return value

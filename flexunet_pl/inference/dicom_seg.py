@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import written_in_place
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.volume_io import Volume, series_files, to_file_order
@@ -38,7 +38,22 @@ def write_dicom_seg(path: Path, labels: NDArray[np.uint8], series: Path, like: V
         series: Folder of the DICOM series.
         like: The volume that was read from it.
         rgb_map: The classes; the background has no segment.
+
+    Raises:
+        DataError: If the series lacks what the standard asks for, such as the patient's data.
     """
+    try:
+        segmentation = _make_segmentation(labels, series, like, rgb_map)
+    except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{series}: no DICOM SEG can be made of it ({reason}); leave prediction.dicom_seg out"
+        ) from error
+    with written_in_place(path) as temporary:
+        segmentation.save_as(temporary)
+
+
+def _make_segmentation(labels: NDArray[np.uint8], series: Path, like: Volume, rgb_map: RgbMap) -> Any:
     import highdicom
     import pydicom
     import SimpleITK
@@ -62,7 +77,7 @@ def write_dicom_seg(path: Path, labels: NDArray[np.uint8], series: Path, like: V
         )
         for number, name in enumerate(rgb_map.names[1:], start=1)
     ]
-    segmentation: Any = highdicom.seg.Segmentation(
+    return highdicom.seg.Segmentation(
         source_images=sources,
         pixel_array=values,
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
@@ -77,5 +92,3 @@ def write_dicom_seg(path: Path, labels: NDArray[np.uint8], series: Path, like: V
         device_serial_number="0",
         series_description="flexunet_pl segmentation",
     )
-    with written_in_place(path) as temporary:
-        segmentation.save_as(temporary)

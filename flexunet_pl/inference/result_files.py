@@ -19,6 +19,8 @@ from flexunet_pl.volume_io import Volume, write_volume
 
 SUBFOLDERS = ("overlays", "probabilities", "uncertainty")
 
+_OF_VOLUME = ("slices", "masks", "overlays", "probabilities")  # folders in that of a volume
+
 
 class Wanted(NamedTuple):
     """What is written beside the masks.
@@ -39,7 +41,7 @@ class Wanted(NamedTuple):
 
 
 def result_path(folder: Path, case: Case) -> Path:
-    """Return the file of a case that is written last: where it is, all others are.
+    """Return the file for the mask of a case.
 
     Args:
         folder: The output folder.
@@ -107,12 +109,12 @@ class VolumeResult:
             self.uncertainty.append(answer.uncertainty.numpy().astype(np.float16))  # a volume of them is kept
 
     def finish(self) -> None:
-        """Write all but the probabilities, the label volume last."""
+        """Write all but the probabilities, which are written slice by slice."""
         volume = read_case(self.case, self.source.rules)
-        self._write_pictures()
         labels = join_slices(self.masks, self.source.rules)
         target = result_path(self.folder, self.case)
         target.parent.mkdir(parents=True, exist_ok=True)
+        self._write_values(target, labels, volume)
         if self.uncertainty:
             values = join_slices(self.uncertainty, self.source.rules).astype(np.float32)
             suffix = ".npy" if self.case.is_array else ".nii.gz"
@@ -120,7 +122,7 @@ class VolumeResult:
         if self.wanted.dicom_seg and self.case.path.is_dir():
             path = target.with_name(f"{Path(self.case.name).name}.seg.dcm")
             write_dicom_seg(path, labels, self.case.path, volume, self.rgb_map)
-        self._write_values(target, labels, volume)
+        self._write_pictures()
 
     def _write_values(self, path: Path, values: NDArray[Any], volume: Volume) -> None:
         if self.case.is_array:
@@ -149,12 +151,22 @@ class VolumeResult:
 
 
 def colliding(cases: Sequence[Case]) -> Case | None:
-    """Return a case whose mask would lie in a folder that holds other files of a prediction, if there is one.
+    """Return a case whose mask would lie where other files of a prediction may lie, if there is one.
 
     Args:
         cases: The cases.
     """
-    return next((case for case in cases if Path(case.name).parts[0] in SUBFOLDERS and "/" in case.name), None)
+    volumes = {case.name for case in cases if case.is_volume}
+    for case in cases:
+        parts = Path(case.name).parts
+        inside = any("/".join(parts[:i]) in volumes and parts[i] in _OF_VOLUME for i in range(1, len(parts) - 1))
+        if (
+            inside
+            or (parts[0] in SUBFOLDERS and len(parts) > 1)
+            or case.name.removesuffix(".uncertainty") in volumes - {case.name}
+        ):
+            return case
+    return None
 
 
 def _write_probabilities(path: Path, answer: Answer) -> None:

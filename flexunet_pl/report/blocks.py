@@ -1,7 +1,9 @@
 """What a report is made of: sections of texts, tables and pictures, whatever it is written as."""
 
 import io
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -69,6 +71,13 @@ class Section(NamedTuple):
     blocks: Sequence[Text | Table | Picture]
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font does not have: the page's own font has them
+        yield
+
+
 def chart(
     name: str, caption: str, draw: Callable[[Figure], None], size: tuple[float, float] = (6, 3.4), *, wide: bool = False
 ) -> Picture:
@@ -81,16 +90,18 @@ def chart(
         size: Width and height in inches.
         wide: Whether it needs the whole width.
     """
-    png = io.BytesIO()
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure)
-    figure.savefig(png, format="png", dpi=110)
-    svg = io.StringIO()
-    settings: Any = dict.fromkeys(_COLORED, _INK) | {"svg.fonttype": "none", "svg.hashsalt": name}
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    png, svg = io.BytesIO(), io.StringIO()
+    plain: Any = {"text.parse_math": False}  # a name of a class may hold a dollar
+    inked: Any = dict.fromkeys(_COLORED, _INK) | plain | {"svg.fonttype": "none", "svg.hashsalt": name}
+    kinds: list[tuple[Any, dict[str, Any]]] = [
+        (plain, {"fname": png, "format": "png", "dpi": 110}),
+        (inked, {"fname": svg, "format": "svg", "transparent": True, "metadata": {"Date": None, "Creator": None}}),
+    ]
+    for settings, options in kinds:
+        with mpl.rc_context(settings), _quiet():
+            figure = Figure(figsize=size, layout="constrained")
+            draw(figure)
+            figure.savefig(**options)
     drawing = svg.getvalue()
     drawing = drawing[drawing.index("<svg") :].replace(_INK, "currentColor")
     return Picture(name, caption, png.getvalue(), drawing, wide)

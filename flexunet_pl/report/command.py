@@ -42,12 +42,20 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
 def _sections(run: Run) -> list[Section]:
     tested = run.test
+    try:
+        of_run = [f(run) for f in (curve_section, film_section, data_section, run_section)]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{run.folder}: config.yaml or run.json is damaged or was edited ({error!r})") from error
     if tested is None:
         command = f"flexunet test --ckpt_path {run.folder / 'checkpoints' / 'best.ckpt'}"
         of_test = [Section("Scores on the test data", [Text(f"The run was not tested yet: {command}", "warning")])]
     else:
         try:
             of_test = [f(run, tested) for f in (score_section, case_section, spread_section, original_section)]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"{tested.folder}: its tables are damaged ({error!r}); run flexunet test again") from error
-    return [*of_test, curve_section(run), film_section(run), data_section(run), run_section(run)]
+    return [*of_test, *of_run]

@@ -21,12 +21,16 @@ class TestRun:
 
     Attributes:
         folder: Where it lies.
+        root: The data that were tested, as they were named.
+        checkpoint: The checkpoint that was tested.
         summary: Of all cases, by `write_summary`.
         cases: One line per case and class, by `write_per_case`.
         pairs: Image and mask of the cases that are still there, by name.
     """
 
     folder: Path
+    root: str
+    checkpoint: str
     summary: dict[str, Any]
     cases: list[dict[str, str]]
     pairs: dict[str, Pair]
@@ -109,8 +113,16 @@ def _read_test(folder: Path) -> TestRun | None:
     newest = max(found, key=lambda path: [int(n) for n in re.findall(r"\d+$", path.name)])
     cases = _read_rows(newest / "per_case.csv")
     config = newest / "config.yaml"
-    pairs = {pair.image.stem: pair for pair in _pairs(_read_config(newest)[0], "test")} if config.is_file() else {}
-    return TestRun(newest, _read_json(newest / "summary.json"), cases, pairs)
+    known = _read_config(newest)[0] if config.is_file() else {}
+    pairs = {pair.image.stem: pair for pair in _pairs(known, "test")}
+    summary = _read_json(newest / "summary.json")
+    classes = summary.get("classes")
+    whole = isinstance(classes, dict) and len(cases) == summary.get("cases", -1) * len(classes)
+    if not whole or any(None in row or None in row.values() for row in cases):
+        raise UserError(f"{newest / 'per_case.csv'}: is damaged, or not of this summary.json; run flexunet test again")
+    data = known.get("data")
+    root = data.get("root") if isinstance(data, dict) else None
+    return TestRun(newest, str(root), str(known.get("ckpt_path")), summary, cases, pairs)
 
 
 def _pairs(config: dict[str, Any], split: str) -> list[Pair]:
@@ -129,22 +141,29 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged; run flexunet test again") from error
+        raise UserError(f"{path}: is damaged; {_remedy(path)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: is damaged; run flexunet test again")
+        raise UserError(f"{path}: is damaged; {_remedy(path)}")
     return content
+
+
+def _remedy(path: Path) -> str:
+    return "run flexunet test again" if path.parent.parent.name == "test" else "remove it: the report goes without it"
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
         return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read; run flexunet test again") from error
+        raise UserError(f"{path}: is damaged; {_remedy(path)}") from error
 
 
 def _columns(path: Path) -> dict[str, list[float]]:
     columns: dict[str, list[float]] = {}
-    for row in _read_rows(path):
+    rows = _read_rows(path)
+    if any(None in row or "epoch" not in row for row in rows):
+        raise UserError(f"{path}: is damaged; {_remedy(path)}")
+    for row in rows:
         for name, value in row.items():
             columns.setdefault(name, []).append(_number(value))
     return columns

@@ -41,13 +41,14 @@ def score_section(run: Run, test: TestRun) -> Section:
         within = f"border within {test.summary['tolerance']:g} {unit}, mean [95 % interval]"
         rows[within] = [_with_interval(c["means"]["nsd"], 3) for c in classes.values()]
     blocks: list[Text | Table | Picture] = [
+        Text(f"{test.summary['cases']} cases of {test.root}, by {test.checkpoint}."),
         Table(
             ["", *classes],
             [[name, *cells] for name, cells in rows.items()],
             "Means are over the cases that show the class: a miss counts 0 (and the image's diagonal as HD95); the "
             "background is no class. Intervals are drawn over patients, where scores.group_regex names them, or else "
             "over pictures.",
-        )
+        ),
     ]
     fewest = min((c["groups"] for c in classes.values() if c["present"]), default=_FEW_GROUPS)
     if fewest < _FEW_GROUPS:
@@ -102,12 +103,14 @@ def spread_section(run: Run, test: TestRun) -> Section:
             "dice_histogram",
             "Dice of each case that shows the class.",
             lambda f: _histograms(f, run.rgb_map, test, "dice"),
+            (6, max(3.4, 0.7 * len(run.rgb_map))),
         ),
     ]
     unit = test.summary.get("unit", "px")
     if any(row["hd95"] for row in test.cases):
         caption = f"HD95 in {unit} of each case that shows the class; smaller is better."
-        blocks.append(chart("hd95_histogram", caption, lambda f: _histograms(f, run.rgb_map, test, "hd95")))
+        size = (6, max(3.4, 0.7 * len(run.rgb_map)))
+        blocks.append(chart("hd95_histogram", caption, lambda f: _histograms(f, run.rgb_map, test, "hd95"), size))
     confusion = np.asarray(test.summary.get("confusion") or [], dtype=float)
     if confusion.size:
         shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)

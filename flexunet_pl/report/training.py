@@ -55,7 +55,10 @@ def film_section(run: Run) -> Section:
         return Section(
             "Epoch by epoch", [Text("There is no film strip: epoch_change.num_images was 0, or no epoch ended.")]
         )
-    strip = cut_strip(read_image(path))
+    try:
+        strip = cut_strip(read_image(path))
+    except (DataError, ValueError) as error:
+        return Section("Epoch by epoch", [Text(f"The film strip cannot be shown: {error}", "warning")])
     caption = (
         "The images, their truth where there is one, and the prediction after the first, the middle and the last epoch."
     )
@@ -69,7 +72,8 @@ def data_section(run: Run) -> Section:
         run: The run.
     """
     recorded = run.record.get("data") or {}
-    pairs = {split: run.pairs(split) for split in ("train", "valid", "test")}
+    pairs = {split: run.pairs(split) for split in ("train", "valid")}
+    pairs["test"] = list(run.test.pairs.values()) if run.test is not None else run.pairs("test")
     blocks: list[Text | Table | Picture] = []
     rows = []
     counts = {}
@@ -94,7 +98,10 @@ def data_section(run: Run) -> Section:
     samples = run.folder / "train_samples.png"
     if samples.is_file():
         caption = "The first training images as the network was given them, augmented, each beside its mask."
-        blocks.append(picture("train_samples", caption, read_image(samples)))
+        try:
+            blocks.append(picture("train_samples", caption, read_image(samples)))
+        except DataError as error:
+            blocks.append(Text(f"The training samples cannot be shown: {error}", "warning"))
     return Section("Data", blocks)
 
 

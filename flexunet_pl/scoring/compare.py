@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flexunet_pl.console import harmless
 from flexunet_pl.image_io import written_in_place
-from flexunet_pl.scoring.intervals import bootstrap_mean
+from flexunet_pl.scoring.intervals import FEW_GROUPS, bootstrap_mean
 from flexunet_pl.scoring.measure import ClassScore
 
 COMPARED = ("dice", "iou", "hd95", "nsd")
@@ -27,6 +27,7 @@ class Difference(NamedTuple):
         low: Lower end of its 95 % interval over groups.
         high: Upper end.
         cases: Number of cases.
+        groups: Number of groups that they belong to.
     """
 
     label: str
@@ -35,6 +36,12 @@ class Difference(NamedTuple):
     low: float
     high: float
     cases: int
+    groups: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval does not hold 0, and is drawn over enough groups to be believed."""
+        return self.groups >= FEW_GROUPS and not (np.isnan(self.low) or self.low <= 0 <= self.high)
 
 
 def compare_cases(first: Sequence[ClassScore], second: Sequence[ClassScore], seed: int = 137) -> list[Difference]:
@@ -61,7 +68,7 @@ def compare_cases(first: Sequence[ClassScore], second: Sequence[ClassScore], see
             if both:
                 values, groups = zip(*both, strict=True)
                 interval = bootstrap_mean(values, groups, seed=seed)
-                result.append(Difference(label, name, float(np.mean(values)), *interval, len(values)))
+                result.append(Difference(label, name, float(np.mean(values)), *interval, len(values), len(set(groups))))
     return result
 
 
@@ -87,13 +94,13 @@ def print_comparison(differences: Sequence[Difference], first: str, second: str)
         second: Name of the second.
     """
     table = Table("class", "score", title=f"{second} less {first}", title_justify="left")
-    for column in ("difference", "95 % interval", "cases"):
+    for column in ("difference", "95 % interval", "cases", "groups"):
         table.add_column(column, justify="right")
     for d in differences:
-        clear = "" if np.isnan(d.low) or d.low <= 0 <= d.high else " *"
-        table.add_row(
-            harmless(d.label), d.score, f"{d.mean:+.4f}{clear}", f"[{d.low:+.4f}, {d.high:+.4f}]", f"{d.cases}"
-        )
+        interval = f"[{d.low:+.4f}, {d.high:+.4f}]"
+        mean = f"{d.mean:+.4f}{' *' if d.is_clear else ''}"
+        table.add_row(harmless(d.label), d.score, mean, interval, f"{d.cases}", f"{d.groups}")
     console = Console()
     console.print(table)
-    console.print("* the interval does not hold 0", highlight=False)
+    few = f"; not said of fewer than {FEW_GROUPS} groups, whose intervals are too narrow"
+    console.print(f"* the interval does not hold 0{few}", highlight=False)

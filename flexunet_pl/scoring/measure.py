@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_pl.errors import UserError
+
 Index = NDArray[np.uint8]
 
 _NAN = float("nan")
@@ -64,6 +66,22 @@ class Surfaces(NamedTuple):
 
     spacing: tuple[float, ...] = (1.0, 1.0)
     tolerance: float = 2.0
+
+
+def make_surfaces(spacing_mm: tuple[float, float] | None, tolerance: float) -> Surfaces:
+    """Return how borders are compared, once the numbers are seen to make sense.
+
+    Args:
+        spacing_mm: Distance of rows and of columns, or None for pixels.
+        tolerance: Largest distance that counts as none.
+
+    Raises:
+        UserError: If they make none.
+    """
+    spacing = spacing_mm or (1.0, 1.0)
+    if not (all(0 < step < float("inf") for step in spacing) and 0 <= tolerance < float("inf")):
+        raise UserError(f"spacing_mm ({spacing_mm}) must be above 0, tolerance ({tolerance}) at least 0")
+    return Surfaces(spacing, tolerance)
 
 
 def measure_case(

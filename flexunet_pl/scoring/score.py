@@ -23,7 +23,7 @@ from flexunet_pl.prepare.names import group_of, parse_group_regex
 from flexunet_pl.prepare.propose import propose_map
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.scoring.compare import compare_cases, print_comparison, write_comparison
-from flexunet_pl.scoring.measure import ClassScore, Surfaces, measure_case
+from flexunet_pl.scoring.measure import ClassScore, Surfaces, make_surfaces, measure_case
 from flexunet_pl.scoring.summary import summarise_cases
 from flexunet_pl.scoring.tables import print_summary, to_json, to_plain, write_per_case, write_summary
 from flexunet_pl.volume_io import VOLUME_SUFFIXES, Volume, check_same_grid, read_volume
@@ -77,13 +77,14 @@ def score_masks(
         DataError: If a true mask has no prediction, or a mask cannot be read.
         UserError: If an option is wrong.
     """
-    _check_options(pred, spacing_mm, tolerance, out)
+    _check_options(pred, out)
+    compared = make_surfaces(spacing_mm, tolerance)
     truths = _list_masks(target)
     in_mm = _is_volume(next(iter(truths.values())))
     if in_mm and spacing_mm is not None:
         raise UserError("spacing-mm is for pictures; volumes know theirs")
     classes = _classes(rgb_map, experiment, list(truths.values()))
-    measured = Surfaces(spacing_mm or (1.0, 1.0), tolerance) if surfaces else None
+    measured = compared if surfaces else None
     unit = "mm" if in_mm or spacing_mm is not None else "px"
     count = (os.cpu_count() or 1) if workers is None else workers
     results, printed = [], []
@@ -116,13 +117,9 @@ def score_masks(
         sys.stdout.write(to_json(printed if len(printed) > 1 else printed[0]))
 
 
-def _check_options(
-    pred: list[Path], spacing_mm: tuple[float, float] | None, tolerance: float, out: Path | None
-) -> None:
+def _check_options(pred: list[Path], out: Path | None) -> None:
     if len(pred) not in {1, 2}:
         raise UserError(f"--pred was given {len(pred)} times; give it once, or twice to compare")
-    if tolerance < 0 or (spacing_mm is not None and min(spacing_mm) <= 0):
-        raise UserError(f"spacing-mm ({spacing_mm}) must be above 0, tolerance ({tolerance}) at least 0")
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; name a folder for the tables")
 
@@ -132,10 +129,33 @@ def _is_volume(path: Path) -> bool:
 
 
 def _list_masks(folder: Path) -> dict[str, Path]:
-    """List the masks of a folder by name: label volumes where there are any, or else pictures."""
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    volumes = [p for p in inside if _is_volume(p) and not p.name.startswith(".") and ".uncertainty." not in p.name]
-    return {case_name(p): p for p in volumes} or {p.stem: p for p in list_files(folder, MASK_SUFFIXES)}
+    """List the masks of a folder and of those below it by name: label volumes, or pictures.
+
+    Raises:
+        DataError: If there are both, or two of one name.
+    """
+    inside = [Path(place) / name for place, _, names in sorted(os.walk(folder)) for name in sorted(names)]
+    volumes: dict[str, Path] = {}
+    for path in inside:
+        if _is_volume(path) and not path.name.startswith(".") and ".uncertainty." not in path.name:
+            name = (path.parent / case_name(path)).relative_to(folder).as_posix()
+            if volumes.setdefault(name, path) is not path:
+                raise DataError(f"{path}: has the same name as {volumes[name].name}; remove one")
+    beside = [path for path in inside if path.parent == folder and path.suffix.lower() in MASK_SUFFIXES]
+    if volumes and beside:
+        raise DataError(
+            f"{folder}: holds pictures and volumes, such as {beside[0].name}; score them one after the other"
+        )
+    if volumes:
+        return volumes
+    nested = sorted({path.parent for path in inside if path.suffix.lower() in MASK_SUFFIXES} - {folder})
+    if beside or not nested:
+        return {path.stem: path for path in list_files(folder, MASK_SUFFIXES)}
+    return {
+        f"{place.relative_to(folder).as_posix()}/{path.stem}": path
+        for place in nested
+        for path in list_files(place, MASK_SUFFIXES)
+    }
 
 
 def _classes(rgb_map: dict[str, list[int]] | str | None, experiment: Path | None, truths: Sequence[Path]) -> RgbMap:

@@ -46,7 +46,7 @@ def write_summary(folder: Path, summaries: Sequence[ClassSummary], facts: dict[s
         rows.append([*counts, *means, *(getattr(summary, rate) for rate in _RATES)])
     _write_csv(folder / "summary.csv", [*header, *_RATES], rows)
     with written_in_place(folder / "summary.json") as temporary:
-        temporary.write_text(to_json(to_plain(summaries, facts)), encoding="utf-8")
+        temporary.write_text(to_json(to_plain(summaries, facts)), encoding="utf-8", errors="backslashreplace")
 
 
 def to_plain(summaries: Sequence[ClassSummary], facts: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,10 @@ def print_summary(summaries: Sequence[ClassSummary], title: str, surfaces: Surfa
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    with written_in_place(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        written_in_place(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows([_defined(value, "") for value in row] for row in rows)

@@ -161,7 +161,9 @@ def test_a_broken_file_is_named_the_rest_goes_on_and_a_second_run_does_what_is_l
         assert f"failed: in/{name}: " in said
         assert said.count(f"in/{name}: ") == 1
     assert "3 could not be predicted" in said
-    assert sorted(p.name for p in (workspace / "out").iterdir()) == sorted([*good, "v.nii.gz", "prediction.json"])
+    assert sorted(p.name for p in (workspace / "out").iterdir()) == sorted(
+        [*good, "v.nii.gz", "prediction.json", "predicted.csv"]
+    )
     written = {p.name: p.stat().st_mtime_ns for p in (workspace / "out").iterdir() if p.suffix == ".png"}
     (workspace / "out" / good[0]).unlink()
     (workspace / "in" / "broken.png").unlink()
@@ -224,3 +226,91 @@ def test_hdf5_files_are_read_with_care(workspace, predict):
     assert "links are not followed" in predict("--data.volume.dataset", "link", status=2)
     predict("--data.volume.dataset", "a", out="good")
     assert np.load("good/two.npy").shape == SHAPE
+
+
+def test_a_folder_of_masks_serves_one_source_and_one_setting(workspace, predict, phantoms):
+    images = sorted((phantoms / "test" / "images").iterdir())
+    shutil.copy(images[0], workspace / "in" / "001.png")
+    predict()
+    first = (workspace / "out" / "001.png").read_bytes()
+    shutil.copy(images[1], workspace / "in" / "001.png")
+    assert "were there already" not in predict()
+    assert (workspace / "out" / "001.png").read_bytes() != first
+    shutil.copy(images[2], workspace / "in" / "002.png")
+    predict("--inference.tta", "flips", "--prediction.overwrite", "true", "--trainer.limit_predict_batches", "0")
+    predict("--inference.tta", "flips")
+    predict("--inference.tta", "flips", out="fresh")
+    for name in ("001.png", "002.png"):
+        assert (workspace / "out" / name).read_bytes() == (workspace / "fresh" / name).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "junk", "empty"])
+@pytest.mark.parametrize("which", [0, SHAPE[0] - 1])
+def test_a_damaged_slice_of_a_series_is_not_left_out_in_silence(workspace, predict, damage, which):
+    write_series(workspace / "in" / "s", volume())
+    path = workspace / "in" / "s" / f"{which}.dcm"
+    content = path.read_bytes()
+    cut = {"cut": content[:-600], "header": content[:300], "junk": b"junk", "empty": b""}[damage]
+    path.write_bytes(cut)
+    said = predict(status=2)
+    assert "in/s" in said
+    assert "failed: " in said
+    assert not list((workspace / "out").glob("*.nii.gz"))
+
+
+def test_files_beside_a_series_and_series_without_suffixes_are_predicted_too(workspace, predict):
+    write_series(workspace / "in" / "s", volume())
+    for path in (workspace / "in" / "s").iterdir():
+        path.rename(path.with_name(f"1.2.840.{path.stem}"))
+    (workspace / "in" / "s" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save("in/s/extra.png")
+    predict()
+    assert (workspace / "out" / "s.nii.gz").is_file()
+    assert (workspace / "out" / "s" / "extra.png").is_file()
+    assert "name the folder" in predict(source="in/s/1.2.840.0", out="one", status=2)
+
+
+def test_an_anonymous_series_costs_its_dicom_seg_alone(workspace, predict, phantoms):
+    write_series(workspace / "in" / "s", volume())
+    for path in (workspace / "in" / "s").iterdir():
+        header = pydicom.dcmread(path)
+        for name in ("PatientID", "PatientName", "PatientBirthDate"):
+            if name in header:
+                delattr(header, name)
+        header.save_as(path)
+    shutil.copy(next((phantoms / "test" / "images").iterdir()), workspace / "in" / "z.png")
+    assert "no DICOM SEG can be made of it" in predict("--prediction.dicom_seg", "true", status=1)
+    assert (workspace / "out" / "s.nii.gz").is_file()
+    assert (workspace / "out" / "z.png").is_file()
+
+
+def test_names_that_collide_and_names_that_are_long(workspace, predict):
+    np.save("in/a.npy", values())
+    (workspace / "in" / "a" / "overlays").mkdir(parents=True)
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save("in/a/overlays/0001.png")
+    assert "has the name of one of our own" in predict(status=2)
+    shutil.rmtree("in/a")
+    np.save("in/a.uncertainty.npy", values())
+    assert "has the name of one of our own" in predict(status=2)
+    (workspace / "in" / "a.uncertainty.npy").unlink()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(f"in/{'a' * 248}.png")
+    predict()
+    assert (workspace / "out" / f"{'a' * 248}.png").is_file()
+
+
+def test_negative_sizes_and_endless_windows_are_refused(workspace, predict):
+    header = "{'descr': '<i2', 'fortran_order': False, 'shape': (-1, -5, 2), }".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(400)
+    (workspace / "in" / "a.npy").write_bytes(content)
+    assert "a.npy: " in predict(status=2)
+    np.save("in/a.npy", np.full(SHAPE, 1e308))
+    assert "not finite, or beyond" in predict(status=2)
+    assert "the lower one first" in predict("--data.volume.window", "[-.inf, .inf]", status=2)
+
+
+def test_a_window_serves_images_of_16_bits_too(workspace, predict):
+    Image.fromarray((np.arange(900).reshape(30, 30) * 4).astype(np.uint16)).save("in/a.png")
+    assert "say how to scale it" in predict(status=2)
+    predict("--data.volume.window", "[0, 4000]")
+    with Image.open("out/a.png") as mask:
+        assert mask.size == (30, 30)

@@ -10,7 +10,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from flexunet_pl.report.blocks import Section, Table, Text
+from flexunet_pl.report.blocks import Section, Table, Text, chart
 from flexunet_pl.report.render import write_html, write_markdown
 
 
@@ -139,3 +139,36 @@ def test_mistakes_are_named(tmp_path, reported, mistake):
         assert "run flexunet test again" in mistake("report", tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text("a: [")
     assert "cannot be read as YAML" in mistake("report", tmp_path / "run")
+
+
+def test_damage_in_a_run_is_named_with_what_to_do(tmp_path, reported, mistake, flexunet):
+    shutil.copytree(reported, tmp_path / "run")
+    run, test = tmp_path / "run", tmp_path / "run" / "test" / "version_0"
+    rows = (test / "per_case.csv").read_text()
+    for cut in (rows[: len(rows) // 2], "\n".join(rows.splitlines()[:4])):
+        (test / "per_case.csv").write_text(cut)
+        assert "per_case.csv: is damaged" in mistake("report", run)
+    (test / "per_case.csv").write_text(rows)
+    record = (run / "run.json").read_text()
+    for content, word in (
+        ("{", "remove it"),
+        ('{"data": [1]}', "was edited"),
+        ('{"data": {"train": {"pairs": 3}}}', "edited"),
+    ):
+        (run / "run.json").write_text(content)
+        assert word in mistake("report", run)
+    (run / "run.json").write_text(record)
+    losses = (run / "train_losses.csv").read_text()
+    for content in (losses + "9,9,9,9,9\n", losses.replace("epoch", "time")):
+        (run / "train_losses.csv").write_text(content)
+        assert "train_losses.csv: is damaged" in mistake("report", run)
+    (run / "train_losses.csv").write_text(losses)
+    (run / "epoch_change" / "film_strip.png").write_bytes(b"junk")
+    (run / "train_samples.png").write_bytes(b"junk")
+    flexunet("report", run)
+    assert "The film strip cannot be shown" in (run / "report.html").read_text()
+
+
+def test_a_name_that_looks_like_mathematics_is_a_name():
+    drawn = chart("c", "", lambda figure: figure.subplots().set_title(r"a $x_$ b $\foo$"))
+    assert r"a $x_$ b $\foo$" in drawn.svg

@@ -134,3 +134,27 @@ def test_label_volumes_are_scored_in_three_dimensions_and_in_mm(tmp_path, flexun
     image.SetOrigin((3.0, 0.0, 0.0))
     SimpleITK.WriteImage(image, str(tmp_path / "pred" / "a.nii.gz"))
     assert "export both on one grid" in mistake(*command, "--rgb-map", few)
+
+
+def test_no_mask_is_left_out_in_silence(folders, tmp_path, flexunet, mistake):
+    names = json.dumps({"background": [0, 0, 0], "lesion": [255, 0, 0]})
+    volume = SimpleITK.GetImageFromArray(np.zeros((2, 3, 4), np.uint8))
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    SimpleITK.WriteImage(volume, str(mixed / "a.nii.gz"))
+    SimpleITK.WriteImage(volume, str(mixed / "a.nii"))
+    assert "has the same name as" in mistake("score", "--pred", mixed, "--target", mixed, "--rgb-map", names)
+    (mixed / "a.nii").unlink()
+    shutil.copy(next((folders / "truth").iterdir()), mixed)
+    assert "pictures and volumes" in mistake("score", "--pred", mixed, "--target", mixed, "--rgb-map", names)
+    for kind in ("truth", "a"):
+        shutil.copytree(folders / kind, tmp_path / "nested" / kind / "sub")
+    places = ("--pred", tmp_path / "nested" / "a", "--target", tmp_path / "nested" / "truth")
+    scores = json.loads(flexunet("score", *places, "--rgb-map", MAP, "--json"))
+    assert scores["cases"] == len(list((folders / "truth").iterdir()))
+
+
+@pytest.mark.parametrize("option", [("--spacing-mm", "[.nan, 1]"), ("--spacing-mm", "[0, 1]"), ("--tolerance", "-1")])
+def test_distances_that_make_no_sense_are_refused(folders, mistake, option):
+    command = ("score", "--pred", folders / "a", "--target", folders / "truth", "--rgb-map", MAP)
+    assert "must be above 0" in mistake(*command, *option)
