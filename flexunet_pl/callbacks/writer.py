@@ -1,9 +1,6 @@
 """PredictionWriter: predicted masks as files."""
 
-import csv
 import errno
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,17 +11,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from flexunet_pl.callbacks.gather import gather
-from flexunet_pl.cases import Case, SliceReader, fingerprint
+from flexunet_pl.callbacks.prediction_record import PredictionRecord
+from flexunet_pl.cases import Case, SliceReader
 from flexunet_pl.console import say
 from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import written_in_place
 from flexunet_pl.inference.dicom_seg import require_highdicom
 from flexunet_pl.inference.inference import Answer
-from flexunet_pl.inference.result_files import VolumeResult, Wanted, colliding, result_path, write_image_result
+from flexunet_pl.inference.result_files import VolumeResult, Wanted, colliding, write_image_result
 from flexunet_pl.rgb_map import RgbMap
-
-_RECORD = "prediction.json"  # how the masks in a folder were made
-_LOG = "predicted"  # .csv: of which files; one for each process
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -63,7 +57,7 @@ class PredictionWriter(BasePredictionWriter):
         self._slices: Counter[str] = Counter()
         self._volume: VolumeResult | None = None
         self._source: SliceReader | None = None
-        self._log = Path()
+        self._record: PredictionRecord | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the output folder before any work, and leave out what is done.
@@ -83,49 +77,25 @@ class PredictionWriter(BasePredictionWriter):
         twin = colliding(data.predict_cases)
         if twin is not None:
             raise UserError(f"{twin.path}: its folder has the name of one of our own; rename it, or predict it alone")
-        record = self._record(trainer, task, data)
-        if not self.overwrite and _goes_on(folder, record):
-            done = _read_logs(folder)
-            todo = [
-                case
-                for case in data.predict_cases
-                if done.get(case.name) != fingerprint(case) or not result_path(folder, case).is_file()
-            ]
-            self.skipped = len(data.predict_cases) - len(todo)
-            data.predict_cases = todo
-        trainer.strategy.barrier()  # before the logs of an earlier prediction go
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if trainer.is_global_zero:
-                for log in folder.glob(f"{_LOG}*.csv") if self.overwrite else ():
-                    log.unlink()
-                with written_in_place(folder / _RECORD) as temporary:
-                    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"{folder}: cannot be made ({error.strerror}); name another prediction.output_dir"
-            ) from error
-        self._cases = {str(case.path): case for case in data.predict_cases}
-        self._log = folder / f"{_LOG}{trainer.global_rank or ''}.csv"
-        data.list_pictures()
-        self._slices = Counter(str(case.path) for case, _ in data.predict_pictures)
-        self._source = SliceReader(task.reader, data.volume)
-        for path, problem in data.unusable.items():
-            self._fail(path, problem)
-
-    def _record(self, trainer: Trainer, task: Any, data: Any) -> dict[str, Any]:
-        checkpoint = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
-        digest = None
-        if checkpoint is not None and checkpoint.is_file():
-            with checkpoint.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
         settings = {
             "prediction": self.wanted._asdict(),
             "inference": vars(task.inference),
             "volume": asdict(data.volume),
         }
-        plain: dict[str, Any] = json.loads(json.dumps({"checkpoint_sha256": digest, **settings}))
-        return plain
+        record = PredictionRecord(folder, trainer.ckpt_path, settings)
+        if not self.overwrite and record.goes_on():
+            todo = record.left(data.predict_cases)
+            self.skipped = len(data.predict_cases) - len(todo)
+            data.predict_cases = todo
+        trainer.strategy.barrier()  # all have read what there is before it changes
+        record.begin(trainer.global_rank, anew=self.overwrite)
+        self._record = record
+        self._cases = {str(case.path): case for case in data.predict_cases}
+        data.list_pictures()
+        self._slices = Counter(str(case.path) for case, _ in data.predict_pictures)
+        self._source = SliceReader(task.reader, data.volume)
+        for path, problem in data.unusable.items():
+            self._fail(path, problem)
 
     def write_on_batch_end(
         self,
@@ -142,7 +112,7 @@ class PredictionWriter(BasePredictionWriter):
         Raises:
             OSError: If the disk is full, or goes away.
         """
-        if self.output_dir is None or self._source is None:
+        if self.output_dir is None or self._source is None or self._record is None:
             return
         task: Any = pl_module
         for path, problem in zip(batch["unusable"], batch["problems"], strict=True):
@@ -151,7 +121,7 @@ class PredictionWriter(BasePredictionWriter):
             case = self._cases[path]
             try:
                 if self._write(case, answer, self.output_dir, self._source, task.rgb_map):
-                    _log_done(self._log, case)
+                    self._record.add(case)
             except DataError as error:
                 self._fail(path, str(error))
             except OSError as error:
@@ -193,20 +163,6 @@ class PredictionWriter(BasePredictionWriter):
             say(f"failed: {problem}")
 
 
-def _log_done(log: Path, case: Case) -> None:
-    with log.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow([case.name, fingerprint(case)])
-
-
-def _read_logs(folder: Path) -> dict[str, str]:
-    """Read which files were predicted; a line that was cut by a crash is passed over."""
-    done: dict[str, str] = {}
-    for log in sorted(folder.glob(f"{_LOG}*.csv")):
-        with log.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            done |= {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
-    return done
-
-
 def _check_place(folder: Path, source: Path | None) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder as prediction.output_dir")
@@ -217,26 +173,3 @@ def _check_place(folder: Path, source: Path | None) -> None:
         raise UserError(f"{folder}: holds the images, which the masks would replace; name another output_dir")
     if source.is_dir() and images in folder.resolve().parents:
         raise UserError(f"{folder}: lies in the folder of the images, which is looked through; name one outside of it")
-
-
-def _goes_on(folder: Path, record: dict[str, Any]) -> bool:
-    """Tell whether a folder was begun in the same way.
-
-    Raises:
-        UserError: If it holds something else.
-    """
-    if not folder.is_dir() or not any(_RECORD not in path.name for path in folder.iterdir()):  # or half of one
-        return False
-    remedy = "name another folder or give --prediction.overwrite true"
-    path = folder / _RECORD
-    if not path.is_file():
-        raise UserError(f"{folder}: is not empty; {remedy}")
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged; {remedy}") from error
-    if before != record:
-        old = before if isinstance(before, dict) else {}
-        changed = [key for key in record if old.get(key) != record[key]]
-        raise UserError(f"{folder}: holds masks made with another {' and '.join(changed)}; {remedy}")
-    return True
