@@ -314,3 +314,17 @@ def test_the_runtime_works_where_there_is_no_torch(tmp_path, exported, phantoms)
     besides = [p for p in packages.rglob("*") if p.is_file() and "onnxruntime" not in p.parts[len(packages.parts) + 2]]
     names = {p.parts[len(packages.parts) + 2] for p in besides}
     assert sum(p.stat().st_size for p in besides) < 120e6, names
+
+
+@pytest.mark.real
+def test_every_real_slice_gets_the_mask_that_predict_gives_it(tmp_path, shared, lively, exported, runtime):
+    model = runtime.Model(exported)
+    for folder in sorted(path for path in (shared / "real").iterdir() if path.is_dir()):
+        command = ["predict", "--ckpt_path", str(lively), "--data.predict_dir", str(folder / "images")]
+        out = tmp_path / folder.name
+        assert main([*command, "--data.num_workers", "0", "--prediction.output_dir", str(out)]) == 0
+        for path, problem in model.predict_folder(folder / "images", tmp_path / "theirs" / folder.name):
+            assert not problem
+            one, other = (Image.open(d / f"{path.stem}.png") for d in (out, tmp_path / "theirs" / folder.name))
+            with one, other:
+                assert np.mean(np.asarray(one) != np.asarray(other)) <= 1e-4, path
