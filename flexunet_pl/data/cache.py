@@ -89,6 +89,7 @@ class DiskCache:
         self.samples = samples
         self.shape = shape
         self._records: NDArray[np.uint8] | None = None
+        self._verified = np.zeros(samples, dtype=bool)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_records": None}  # a worker maps the file itself: pickled, a map is a copy
@@ -113,8 +114,10 @@ class DiskCache:
             self._records = np.memmap(self.path, np.uint8, "r", shape=(self.samples, self.size // self.samples))
         height, width, channels = self.shape
         record, check = np.split(self._records[index], [-_CRC_BYTES])
-        if zlib.crc32(record.tobytes()) != int.from_bytes(check.tobytes(), "little"):
-            raise DataError(f"{self.path}: is damaged; remove it, and it is written anew")
+        if not self._verified[index]:  # once in each process
+            if zlib.crc32(record.data) != int.from_bytes(check.tobytes(), "little"):
+                raise DataError(f"{self.path}: is damaged; remove it, and it is written anew")
+            self._verified[index] = True
         image, mask = np.split(record, [height * width * channels])
         return image.reshape(self.shape), mask.reshape(height, width)
 
