@@ -4,15 +4,14 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.errors import DataError, UserError, explained
 from flexunet_pl.image_io import written_in_place
 
 ARRAY_SUFFIXES = (".npy", ".h5", ".hdf5")
@@ -97,21 +96,8 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[int, ...]:
     return tuple(shape)
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say of what goes wrong while a ``.npy`` file is read which file it is, and what to do.
-
-    Raises:
-        DataError: Whatever goes wrong.
-    """
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
-        raise DataError(f"{path}: is no readable .npy file ({error}); export it again or remove it") from error
+def _explained(path: Path) -> AbstractContextManager[None]:
+    return explained(path, (ValueError, EOFError, SyntaxError, TypeError), "is no readable .npy file")
 
 
 def _read_hdf5(path: Path, dataset: str | None) -> NDArray[Any]:

@@ -1,5 +1,9 @@
 """Errors that end a command with one line and a known exit status."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class UserError(ValueError):
     """Something the user can mend: usage, configuration, output path. Exit status 2."""
@@ -28,3 +32,28 @@ class RunInterrupted(Exception):  # noqa: N818 - a signal is no error
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.signum = signum
+
+
+@contextmanager
+def explained(
+    path: Path, kinds: tuple[type[Exception], ...], what: str, reason: Callable[[BaseException], str] = str
+) -> Iterator[None]:
+    """Say of what goes wrong while a file is read which file it is, and what to do.
+
+    Args:
+        path: The file.
+        kinds: Errors that mean that the file is at fault.
+        what: What is wrong with it then, such as "is no volume".
+        reason: Gives the words of an error.
+
+    Raises:
+        DataError: If the file is missing or at fault.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except kinds as error:
+        raise DataError(f"{path}: {what} ({reason(error)}); export it again or remove it") from error

@@ -3,15 +3,14 @@
 import math
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.errors import DataError, UserError, explained
 from flexunet_pl.image_io import written_in_place
 from flexunet_pl.volume_headers import check_stored
 
@@ -206,21 +205,9 @@ def _simpleitk() -> Any:
     return SimpleITK
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say of what goes wrong while a file is read which file it is, and what to do.
-
-    Raises:
-        DataError: Whatever goes wrong.
-    """
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (RuntimeError, OSError, EOFError, ValueError, zlib.error, struct.error) as error:
-        raise DataError(f"{path}: damaged or no volume ({_reason(error)}); export it again or remove it") from error
+def _explained(path: Path) -> AbstractContextManager[None]:
+    kinds = (RuntimeError, OSError, EOFError, ValueError, zlib.error, struct.error)
+    return explained(path, kinds, "damaged or no volume", _reason)
 
 
 def _orientation(direction: tuple[float, ...], sitk: Any) -> str:
