@@ -7,6 +7,7 @@ mask = model.predict(read_image("slice.png"))  # class index per pixel; model.na
 """
 
 import argparse
+import io
 import json
 import mmap
 import os
@@ -14,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,14 @@ _WIDE = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 class UnusableError(ValueError):
     """A model or an image cannot be used. The message is one line and says why."""
+
+
+class TooLargeError(UnusableError):
+    """An image has more pixels than are allowed."""
+
+
+class NoImageError(UnusableError):
+    """A file is no image of a kind that is read."""
 
 
 class Model:
@@ -83,11 +92,13 @@ class Model:
 
     def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the class index per pixel, shape ``(H, W)``, of an image ``(H, W, 3)``, uint8."""
-        return self.predict_batch(image[None])[0]
+        mask: NDArray[np.uint8] = self.predict_batch(image[None])[0]
+        return mask
 
     def predict_batch(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the class index per pixel, shape ``(N, H, W)``, of images of one size, ``(N, H, W, 3)``, uint8."""
-        return self._apply(images)["mask"]
+        mask: NDArray[np.uint8] = self.apply(images)["mask"]
+        return mask
 
     def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities, shape ``(K, H, W)``, of an image ``(H, W, 3)``; for models that give them.
@@ -97,7 +108,8 @@ class Model:
         """
         if "probabilities" not in self._outputs:
             raise UnusableError(f"{self.path}: gives no probabilities; export it with --probabilities")
-        return self._apply(image[None])["probabilities"][0]
+        found: NDArray[np.float32] = self.apply(image[None])["probabilities"][0]
+        return found
 
     def predict_tiled(self, image: NDArray[np.uint8], overlap: float = 0.25) -> NDArray[np.uint8]:
         """Predict an image larger than the network's at its own resolution, in tiles that are blended.
@@ -127,7 +139,7 @@ class Model:
                 # to blend logits or their log-softmax is the same: they differ by what all classes have in common
                 logs = np.log(np.maximum(self.probabilities(image[here]), np.float32(1e-38)))
                 total[:, here[0], here[1]] += logs * weight
-        mask = total.argmax(axis=0).astype(np.uint8)
+        mask: NDArray[np.uint8] = total.argmax(axis=0).astype(np.uint8)
         return mask[margins[0][0] : margins[0][0] + height, margins[1][0] : margins[1][0] + width]
 
     def predict_folder(self, images: str | Path, out: str | Path, *, tiled: bool = False) -> Iterator[tuple[Path, str]]:
@@ -155,7 +167,19 @@ class Model:
             save_mask(target / f"{path.stem}.png", mask, self.colors)
             yield path, ""
 
-    def _apply(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    def apply(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Run the model once.
+
+        Args:
+            images: Images of one size, shape ``(N, H, W, 3)``, uint8.
+
+        Returns:
+            ``mask``, shape ``(N, H, W)``, uint8; and ``probabilities``, ``(N, K, H, W)``, float32, of models that give
+            them.
+
+        Raises:
+            UnusableError: If the images have another shape or type, or a size that the model does not take.
+        """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise UnusableError(
                 f"images have shape {images.shape} and type {images.dtype}; expected (N, H, W, 3), uint8"
@@ -180,47 +204,121 @@ def read_image(path: str | Path, window: tuple[float, float] | None = None) -> N
     """
     place = Path(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with place.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-                return _decode(place, image, window)
-    except UnusableError:
-        raise
+        with place.open("rb") as file:
+            return _read(file, str(place), window, MAX_PIXELS)
     except FileNotFoundError as error:
         raise UnusableError(f"{place}: no such file") from error
+    except OSError as error:
+        raise UnusableError(f"{place}: cannot be read ({error.strerror})") from error
+
+
+def decode_image(
+    content: bytes, window: tuple[float, float] | None = None, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Decode the content of an image file by the same policy.
+
+    Args:
+        content: What the file holds.
+        window: Lowest and highest value of 16-bit and float images.
+        max_pixels: Most pixels, looked at before they are decoded.
+
+    Returns:
+        Shape ``(H, W, 3)``, uint8.
+
+    Raises:
+        UnusableError: See `read_image`; `TooLargeError` and `NoImageError` are kinds of it.
+    """
+    return _read(io.BytesIO(content), "image", window, max_pixels)
+
+
+def _read(file: IO[bytes], name: str, window: tuple[float, float] | None, max_pixels: int) -> NDArray[np.uint8]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=_FORMATS) as image:
+                return _decode(file, name, image, window, max_pixels)
+    except UnusableError:
+        raise
     except UnidentifiedImageError as error:
-        raise UnusableError(f"{place}: is no PNG, JPEG, TIFF or BMP image") from error
+        raise NoImageError(f"{name}: is no PNG, JPEG, TIFF or BMP image") from error
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{name}: declares far more than {max_pixels / 1e6:g} megapixels") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise UnusableError(f"{place}: damaged or truncated ({str(error).partition(chr(10))[0]})") from error
+        raise UnusableError(f"{name}: damaged or truncated ({str(error).partition(chr(10))[0]})") from error
 
 
-def _decode(place: Path, image: Image.Image, window: tuple[float, float] | None) -> NDArray[np.uint8]:
+def _decode(
+    file: IO[bytes], name: str, image: Image.Image, window: tuple[float, float] | None, max_pixels: int
+) -> NDArray[np.uint8]:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnusableError(f"{place}: {width}x{height} px is over the limit of {MAX_PIXELS // 10**6} megapixels")
+    if width * height > max_pixels:
+        raise TooLargeError(f"{name}: {width}x{height} px is over the limit of {max_pixels / 1e6:g} megapixels")
     if getattr(image, "n_frames", 1) > 1:
-        raise UnusableError(f"{place}: holds several frames; save the one you want as its own file")
+        raise UnusableError(f"{name}: holds several frames; save the one you want as its own file")
     wide = image.mode in _WIDE
     if not wide and image.format in {"PNG", "TIFF"} and ";16" in str(getattr(image, "tile", "")):
-        raise UnusableError(f"{place}: has 16 bits in each of several channels; save it as 16-bit greyscale")
+        raise UnusableError(f"{name}: has 16 bits in each of several channels; save it as 16-bit greyscale")
     if image.mode not in _PLAIN | _ALPHA | _WIDE:
-        raise UnusableError(f"{place}: colour mode {image.mode} is not supported; convert it to RGB or greyscale")
+        raise UnusableError(f"{name}: colour mode {image.mode} is not supported; convert it to RGB or greyscale")
     image.load()
-    if image.format == "PNG" and b"IEND\xaeB`\x82" not in place.read_bytes():
-        raise UnusableError(f"{place}: damaged or truncated (no end mark)")
+    if image.format == "PNG" and not _has_end(file):
+        raise UnusableError(f"{name}: damaged or truncated (no end mark)")
     ImageOps.exif_transpose(image, in_place=True)
     if wide:
         values = np.asarray(image).astype(np.float64)
         if window is None or not np.isfinite(values).all():
-            raise UnusableError(f"{place}: has more than 8 bits per pixel, and the model knows no window for it")
+            raise UnusableError(f"{name}: has more than 8 bits per pixel, and the model knows no window for it")
         low, high = window
         grey = np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] != 255:
-            raise UnusableError(f"{place}: has transparent pixels; flatten it onto a background first")
+            raise UnusableError(f"{name}: has transparent pixels; flatten it onto a background first")
     return np.asarray(image.convert("RGB"))
+
+
+def _has_end(file: IO[bytes]) -> bool:
+    """Tell whether a PNG file is whole: Pillow is content with one that lacks its end."""
+    file.seek(0)
+    return b"IEND\xaeB`\x82" in file.read()
+
+
+def encode_mask(mask: NDArray[np.uint8], colors: Iterable[tuple[int, int, int]]) -> bytes:
+    """Return class indices as a palette PNG.
+
+    Args:
+        mask: Class index per pixel, shape ``(H, W)``, uint8.
+        colors: Of the classes.
+    """
+    picture = Image.fromarray(mask)
+    picture.putpalette([level for color in colors for level in color])
+    return _png(picture)
+
+
+def encode_overlay(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], colors: Iterable[tuple[int, int, int]], opacity: float = 0.4
+) -> bytes:
+    """Return an image as PNG, its classes but for the background tinted.
+
+    Args:
+        image: Shape ``(H, W, 3)``, uint8.
+        mask: Class index per pixel, shape ``(H, W)``, uint8.
+        colors: Of the classes.
+        opacity: Of the tint, 0 to 1.
+    """
+    picture = Image.fromarray(image)
+    palette = Image.fromarray(mask)
+    palette.putpalette([level for color in colors for level in color])
+    shown = Image.fromarray(((mask > 0) * round(opacity * 255)).astype(np.uint8))
+    picture.paste(palette.convert("RGB"), mask=shown)
+    return _png(picture)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", compress_level=1)  # the default takes six times as long for a tenth less
+    return buffer.getvalue()
 
 
 def save_mask(path: str | Path, mask: NDArray[np.uint8], colors: Iterable[tuple[int, int, int]]) -> None:
@@ -232,11 +330,9 @@ def save_mask(path: str | Path, mask: NDArray[np.uint8], colors: Iterable[tuple[
         colors: Of the classes.
     """
     target = Path(path)
-    picture = Image.fromarray(mask)
-    picture.putpalette([level for color in colors for level in color])
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        picture.save(temporary, format="PNG")
+        temporary.write_bytes(encode_mask(mask, colors))
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -362,7 +458,7 @@ def _starts(length: int, tile: int, overlap: float) -> list[int]:
 def _gaussian(tile: tuple[int, int]) -> NDArray[np.float32]:
     """Return the weights of a tile's pixels: a Gaussian whose width is an eighth of the side."""
     lines = [np.exp(-((np.arange(n) - (n - 1) / 2) ** 2) / (2 * (n / 8) ** 2)).astype(np.float32) for n in tile]
-    weight = lines[0][:, None] * lines[1][None]
+    weight: NDArray[np.float32] = lines[0][:, None] * lines[1][None]
     return np.maximum(weight, max(float(weight[weight > 0].min()), 1e-3))
 
 

@@ -1,11 +1,9 @@
 """ONNX files: the same masks as `flexunet predict`, proven before they are written, in a runtime without torch."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -21,44 +19,7 @@ from flexunet_pl.export.graph import _resample
 from flexunet_pl.export.onnx_file import read_source, write_onnx
 from flexunet_pl.export.parity import Row, check_parity, prove_parity
 from flexunet_pl.image_io import resize_image
-
-RUNTIME = Path(__file__).parents[2] / "export" / "runtime"
-
-
-@pytest.fixture(scope="session")
-def runtime():
-    """The module of the deployment kit."""
-    spec = importlib.util.spec_from_file_location("flexunet_runtime", RUNTIME / "flexunet_runtime.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def lively(tmp_path_factory, trained):
-    """A checkpoint whose network gives every class, whatever two epochs have taught."""
-    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
-    generator = torch.Generator().manual_seed(137)
-    for key, w in checkpoint["state_dict"].items():
-        if key.startswith("network."):
-            noise = torch.randn(w.shape, generator=generator) * (2 / w[0].numel()) ** 0.5
-            checkpoint["state_dict"][key] = noise if w.ndim == 4 else noise * 0
-    head = checkpoint["state_dict"]["network.head.weight"]
-    checkpoint["state_dict"]["network.head.weight"] = head - head.mean(dim=1, keepdim=True)  # no class wins everywhere
-    path = tmp_path_factory.mktemp("lively") / "model.ckpt"
-    torch.save(checkpoint, path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def exported(lively):
-    """Its ONNX file, by the command line."""
-    assert main(["export", str(lively), "--to", "onnx"]) == 0
-    return lively.with_suffix(".onnx")
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+from tests.export.conftest import RUNTIME, noise
 
 
 @settings(max_examples=60, deadline=None)
