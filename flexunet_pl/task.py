@@ -19,7 +19,7 @@ from flexunet_pl.image_io import ImageReader
 from flexunet_pl.inference.inference import Answer, Inference
 from flexunet_pl.losses import weigh_classes
 from flexunet_pl.metrics import SegmentationScores
-from flexunet_pl.models.build import build_network, for_pixels, network_spec
+from flexunet_pl.models.build import build_network, for_pixels, network_spec, size_factor
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.rgb_map import RgbMap
@@ -81,9 +81,7 @@ class SegmentationTask(LightningModule):
         self.rgb_map = RgbMap.parse(rgb_map)
         self.reader = ImageReader((image_size[0], image_size[1]), in_channels, image_window)
         network = network if network is not None else FlexUNet(in_channels, len(self.rgb_map))
-        # FlexUNet states its factor; the encoders of segmentation_models_pytorch state their stride
-        stride = getattr(getattr(network, "encoder", None), "output_stride", 1)
-        check_image_size((image_size[0], image_size[1]), getattr(network, "size_factor", stride))
+        check_image_size((image_size[0], image_size[1]), size_factor(network))
         self.network = for_pixels(network)
         self.loss = loss if loss is not None else nn.CrossEntropyLoss()
         if class_weights is not None:

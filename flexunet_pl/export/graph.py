@@ -1,11 +1,15 @@
 """The graph that leaves the lab: pixels of a file in, class indices of the same size out, everything between inside."""
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from flexunet_pl.models.build import size_factor
 from flexunet_pl.rgb_map import RgbMap
+
+Fit = Literal["resize", "pad"]
 
 _HALF = 1 << 11  # of the 22 bits of Pillow's weights
 _GREY = (19595, 38470, 7471)  # of 65536: how Pillow weighs R, G and B
@@ -14,13 +18,16 @@ _GREY = (19595, 38470, 7471)  # of 65536: how Pillow weighs R, G and B
 class DeployedModel(nn.Module):
     """A network with its pre- and post-processing: layout, grey, resize, network, resize of the logits, softmax.
 
-    The resize is that of `resize_image`, rounding included, so that the masks are those of ``flexunet predict``.
+    The resize is that of `resize_image`, rounding included, so that the masks are those of ``flexunet predict``. With
+    padding, images keep their resolution, and are filled up with black at the right and below.
 
     Args:
         network: Maps images ``(N, C, H, W)`` in 0..255 to logits.
         rgb_map: The classes.
         image_size: Height and width of the network's images.
         in_channels: 3 for R, G, B or 1 for grey.
+        fit: How an image becomes one for the network: resized to `image_size`, or padded to the next multiple of the
+            network's factor.
         probabilities: Whether probabilities are an output too.
         half: Whether the network computes in float16; everything around it stays in float32.
     """
@@ -32,6 +39,7 @@ class DeployedModel(nn.Module):
         image_size: tuple[int, int],
         in_channels: int,
         *,
+        fit: Fit = "resize",
         probabilities: bool,
         half: bool = False,
     ) -> None:
@@ -41,6 +49,7 @@ class DeployedModel(nn.Module):
         self.classes = len(rgb_map)
         self.image_size = image_size
         self.in_channels = in_channels
+        self.multiple = size_factor(network) if fit == "pad" else None
         self.probabilities = probabilities
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -58,12 +67,22 @@ class DeployedModel(nn.Module):
             weights = torch.tensor(_GREY, dtype=torch.float32).view(1, 3, 1, 1)
             # exact: the sum stays below 2**24
             pixels = torch.floor(((pixels * weights).sum(dim=1, keepdim=True) + 32768) / 65536)
-        pixels = _resample(pixels, width, self.image_size[1])
-        pixels = _resample(pixels.mT, height, self.image_size[0]).mT
+        if self.multiple is None:
+            pixels = _resample(pixels, width, self.image_size[1])
+            pixels = _resample(pixels.mT, height, self.image_size[0]).mT
+        else:
+            # not by -(-side // multiple): ONNX divides whole numbers towards zero
+            right, below = (
+                (side + self.multiple - 1) // self.multiple * self.multiple - side for side in (width, height)
+            )
+            pixels = nn.functional.pad(pixels, (0, right, 0, below))
         logits: Tensor = self.network(pixels.half() if self.half_precision else pixels).float()
         if logits.shape[1] == 1 and self.classes == 2:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        logits = nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
+        if self.multiple is None:
+            logits = nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
+        else:
+            logits = logits[..., :height, :width]
         mask = logits.argmax(dim=1).to(torch.uint8)
         return (mask, logits.softmax(dim=1)) if self.probabilities else mask
 

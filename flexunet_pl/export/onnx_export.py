@@ -10,6 +10,7 @@ import numpy as np
 from flexunet_pl.console import say
 from flexunet_pl.errors import RunFailedError, UserError
 from flexunet_pl.export.engines import Image, list_engines
+from flexunet_pl.export.graph import Fit
 from flexunet_pl.export.onnx_file import Source, read_source, write_onnx
 from flexunet_pl.export.parity import Row, check_parity, print_parity, prove_parity, write_parity
 from flexunet_pl.export.precision import Trial, write_int8
@@ -31,6 +32,7 @@ class OnnxOptions(NamedTuple):
     Attributes:
         precision: Of the network's numbers.
         probabilities: Whether they are an output beside the mask.
+        fit: How images become those of the network.
         size: Height and width of all images that it will be given; None for any.
         calibrate: Folder of images from which int8 takes its ranges.
         images: Folder of images on which the engines are compared.
@@ -39,6 +41,7 @@ class OnnxOptions(NamedTuple):
 
     precision: Precision = "fp32"
     probabilities: bool = True
+    fit: Fit = "resize"
     size: tuple[int, int] | None = None
     calibrate: Path | None = None
     images: Path | None = None
@@ -61,7 +64,7 @@ def export_onnx(checkpoint: Path, output: Path, options: OnnxOptions) -> None:
         raise UserError("int8 takes its ranges from images: give a folder of them, with lesions, as --calibrate")
     if options.size is not None and min(options.size) < 2:
         raise UserError(f"size is {list(options.size)}; expected height and width, such as [512, 512]")
-    source = read_source(checkpoint)
+    source = read_source(checkpoint, options.fit)
     images = _read_images(source, options.images or options.calibrate, _COMPARED, options.size)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:

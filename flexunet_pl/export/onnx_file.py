@@ -15,7 +15,7 @@ from torch import nn
 
 from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.errors import ModelFileError, UserError
-from flexunet_pl.export.graph import DeployedModel
+from flexunet_pl.export.graph import DeployedModel, Fit
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.task import load_model
 
@@ -46,16 +46,18 @@ class Source(NamedTuple):
     def deployed(self, *, probabilities: bool, half: bool = False) -> DeployedModel:
         """Return the network with its pre- and post-processing, in eval mode; its numbers of 16 bits on demand."""
         model = DeployedModel(
-            self.network, self.rgb_map, self.image_size, self.in_channels, probabilities=probabilities, half=half
-        )
+            self.network, self.rgb_map, self.image_size, self.in_channels,
+            fit=self.metadata["fit"], probabilities=probabilities, half=half,
+        )  # fmt: skip
         return model.eval()
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, fit: Fit = "resize") -> Source:
     """Read a checkpoint for an export.
 
     Args:
         path: The checkpoint.
+        fit: How images become those of the network.
 
     Returns:
         What it holds.
@@ -78,6 +80,7 @@ def read_source(path: Path) -> Source:
         "flexunet_version": version("flexunet-pl"),
         "rgb_map": rgb_map.to_dict(),
         "image_size": size,
+        "fit": fit,
         "in_channels": channels,
         "image_window": window,
         "network": saved.get("network"),

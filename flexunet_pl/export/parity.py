@@ -54,9 +54,18 @@ def prove_parity(source: Source, path: Path, images: Sequence[Image]) -> list[Ro
 
     Returns:
         A row per engine, torch first.
+
+    Raises:
+        RunFailedError: If an engine's masks have another size than the images.
     """
     torch_run = run_torch(source, images)
     runs = {"torch": torch_run} | {engine: run_engine(engine, path, images) for engine in list_engines()}
+    for engine, run in runs.items():
+        for mask, image in zip(run.masks, images, strict=True):
+            if mask.shape != image.shape[:2]:
+                raise RunFailedError(
+                    f"not written: with {engine} an image of {image.shape[:2]} px gets a mask of {mask.shape}"
+                )
     return [_compare(engine, run, torch_run, source.rgb_map.names) for engine, run in runs.items()]
 
 

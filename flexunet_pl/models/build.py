@@ -85,6 +85,18 @@ class ScaledInput(nn.Module):
         return logits
 
 
+def size_factor(network: nn.Module) -> int:
+    """Return what both sides of a network's images must be multiples of.
+
+    Args:
+        network: A network, behind a scaling or not.
+    """
+    bare = network.network if isinstance(network, ScaledInput) else network
+    # FlexUNet states its factor; the encoders of segmentation_models_pytorch state their stride
+    stride = getattr(getattr(bare, "encoder", None), "output_stride", 1)
+    return int(getattr(bare, "size_factor", stride))
+
+
 def for_pixels(network: nn.Module) -> nn.Module:
     """Return the network as one that takes pixels in 0..255, in channels-last memory.
 

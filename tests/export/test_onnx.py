@@ -19,6 +19,7 @@ from flexunet_pl.export.graph import _resample
 from flexunet_pl.export.onnx_file import read_source, write_onnx
 from flexunet_pl.export.parity import Row, check_parity, prove_parity
 from flexunet_pl.image_io import resize_image
+from flexunet_pl.task import load_model
 from tests.export.conftest import RUNTIME, noise
 
 
@@ -255,6 +256,45 @@ def test_bad_images_are_named_and_the_rest_goes_on(tmp_path, exported, phantoms)
         for line in lines
     )
     assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+@pytest.mark.parametrize("size", [None, (64, 48)])
+def test_padded_images_keep_their_resolution(lively, tmp_path, runtime, size):
+    command = ["export", str(lively), "--output", str(tmp_path / "m.onnx"), "--fit", "pad"]
+    assert main([*command, *(["--size", str(list(size))] if size else [])]) == 0
+    model = runtime.Model(tmp_path / "m.onnx")
+    network = load_model(lively)
+    for shape in [size] if size else [(32, 48), (33, 31), (5, 7), (1, 1), (1, 90), (2, 3), (64, 61)]:
+        image = noise(*shape, 3)
+        padded = np.pad(image, ((0, -shape[0] % 4), (0, -shape[1] % 4), (0, 0)))
+        with torch.inference_mode():
+            logits = network(torch.tensor(padded).permute(2, 0, 1)[None])[0, :, : shape[0], : shape[1]]
+        np.testing.assert_allclose(model.probabilities(image), logits.softmax(dim=0).numpy(), atol=1e-4)
+    assert model.metadata["fit"] == "pad"
+
+
+def test_the_folder_for_triton_is_what_it_reads(lively, tmp_path, runtime, capsys):
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    folder = tmp_path / "repository" / "chest"
+    assert main(["export", str(lively), "--to", "triton", "--output", str(folder)]) == 0
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
+        "1/model.onnx", "config.pbtxt", "model.parity.json"]  # fmt: skip
+    config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert (config.backend, config.max_batch_size) == ("onnxruntime", 8)
+    proto = onnx.load(folder / "1" / "model.onnx")
+    kinds = {onnx.TensorProto.UINT8: model_config_pb2.TYPE_UINT8, onnx.TensorProto.FLOAT: model_config_pb2.TYPE_FP32}
+    for declared, actual in ((config.input, proto.graph.input), (config.output, proto.graph.output)):
+        for one, other in zip(declared, actual, strict=True):
+            dims = [d.dim_value or -1 for d in other.type.tensor_type.shape.dim]
+            assert (one.name, list(one.dims)) == (other.name, dims[1:])
+            assert one.data_type == kinds[other.type.tensor_type.elem_type]
+    assert json.loads(config.parameters["flexunet"].string_value)["rgb_map"]["lung"] == [0, 0, 255]
+    assert runtime.Model(folder / "1" / "model.onnx").predict_batch(noise(8, 40, 50, 3)).shape == (8, 40, 50)
+    assert main(["export", str(lively), "--to", "triton", "--output", str(folder)]) == 2
+    assert "is there already; name another folder" in capsys.readouterr().err
+    assert main(["export", str(lively), "--to", "triton", "--output", str(folder), "--overwrite"]) == 0
 
 
 @pytest.mark.slow
