@@ -57,3 +57,4 @@ bench: $(READY) ## measure what the project claims to be fast
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/inference.py
+	@test ! -f $(DEMO)/model.onnx || $(BIN)/python benchmarks/service.py $(DEMO)/model.onnx --image "$$(ls $(DEMO)/data/test/images/* | head -1)"
