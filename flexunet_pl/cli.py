@@ -5,6 +5,7 @@ import logging
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from flexunet_pl.network_settings import (
     without_downloads,
     without_links,
 )
-from flexunet_pl.preflight import check_checkpoint_folder, check_monitors
+from flexunet_pl.preflight import check_checkpoint_folder, check_monitors, claim_run_folder
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.score_table import make_score_table
 from flexunet_pl.task import SegmentationTask
@@ -74,6 +75,7 @@ _CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
         {"filename": "last", "save_on_train_epoch_end": True, "enable_version_counter": False},
     ),
     "early_stopping": (EarlyStopping, {"monitor": "val/loss", "patience": 10}),
+    "finite_loss": (FiniteLoss, {}),
     "epoch_change": (EpochChangeInference, {}),
     "stop_file": (StopFile, {}),
     "prediction": (PredictionWriter, {}),
@@ -86,6 +88,7 @@ _EXPECTED_WARNINGS = (
     "LightningCLI's args parameter is intended",  # `main` always passes them
     "You're resuming from a checkpoint that ended before",  # EpochSampler goes on where the epoch stopped
     "Checkpoint directory .* exists and is not empty",  # files there are the run's own
+    "Experiment logs directory .* exists and is not empty",  # it was made for the run's lock
     "Be aware that when using `ckpt_path`, callbacks",  # those of training have nothing to do elsewhere
     "The dirpath has changed from",  # test and predict write no checkpoints
     "Precision .* is not supported by the model summary",
@@ -114,13 +117,15 @@ class FlexUNetCLI(LightningCLI):
     Args:
         args: Command line behind the program's name.
         trusted_packages: Packages that class paths may name, besides the usual ones.
+        held: What is held until the command ends, such as the lock on the run's folder.
     """
 
-    def __init__(self, args: Sequence[str], trusted_packages: Sequence[str] = ()) -> None:
+    def __init__(self, args: Sequence[str], trusted_packages: Sequence[str], held: ExitStack) -> None:
         set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*TRUSTED_PACKAGES, *trusted_packages])
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+        self._held = held
         self.status = 0  # exit status: 1 where a part failed
         self._one_logit = False  # whether the checkpoint's network has one logit for two classes
         self._first_weights: dict[str, Any] | None = None  # to start a training from
@@ -191,6 +196,8 @@ class FlexUNetCLI(LightningCLI):
         """
         verb = self.config.subcommand
         path = self.config[verb].get("ckpt_path")
+        if verb == "fit" and path == "last":
+            path = self.config.fit.ckpt_path = self._last_of_earlier_runs()
         if path is None:
             if verb != "fit":
                 raise UserError(f"{verb} needs --ckpt_path: name the checkpoint of a trained network")
@@ -220,6 +227,15 @@ class FlexUNetCLI(LightningCLI):
             on_purpose = value != defaults.get(key) or key.split(".")[1] in named
             if on_purpose and used != value and not name_one_class(used, value):
                 say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
+
+    def _last_of_earlier_runs(self) -> str | None:
+        """Return the last checkpoint of the latest run that logs to the same place, or None where there is none."""
+        logger = self.config.fit.trainer.get("logger")
+        place = logger.init_args if isinstance(logger, Namespace) else {}
+        folder = Path(place.get("save_dir") or ".") / (place.get("name") or "")
+        found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        say(f"resuming {found[-1]}" if found else f"note: no earlier run in {folder}: a new one begins")
+        return str(found[-1]) if found else None
 
     def _set_seed(self) -> None:
         try:
@@ -266,6 +282,9 @@ class FlexUNetCLI(LightningCLI):
                 say(f"warning: {finding.message} (`flexunet check` finds more)")
             check_monitors(self.trainer, self.model, {key: self.config.fit[key].monitor for key in _MONITORS})
             check_checkpoint_folder(self.trainer, self.config.fit.checkpoint.dirpath, self.config.fit.ckpt_path)
+            if self.trainer.is_global_zero:
+                dirpath = self.config.fit.checkpoint.dirpath
+                self._held.enter_context(claim_run_folder(self.trainer, self.model, dirpath, self.datamodule.root))
         self._dump_config()
         config = {key: value for key, value in self.config_dump["model"].items() if key != "rgb_map"}
         self.model.plain_hparams.update(
@@ -279,7 +298,7 @@ class FlexUNetCLI(LightningCLI):
         kwargs["plugins"] = [*_as_list(trainer_config.get("plugins")), AtomicCheckpointIO()]
         callbacks = [*_as_list(trainer_config.get("callbacks"))]
         if self.subcommand == "fit":
-            callbacks += [HistoryCurves(), RandomState(), FiniteLoss(), GracefulStop(), TrainSamples(), RunRecord()]
+            callbacks += [HistoryCurves(), RandomState(), GracefulStop(), TrainSamples(), RunRecord()]
             if trainer_config.get("logger"):
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
         elif self.subcommand == "predict":
@@ -366,4 +385,5 @@ def run(verb: str, args: Sequence[str], trusted_packages: Sequence[str] = ()) ->
     Returns:
         Exit status: 0, or 1 where a part failed.
     """
-    return FlexUNetCLI([verb, *args], trusted_packages).status
+    with ExitStack() as held:
+        return FlexUNetCLI([verb, *args], trusted_packages, held).status

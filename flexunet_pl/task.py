@@ -164,7 +164,8 @@ class SegmentationTask(LightningModule):
         counted = batch["counted"]  # 0 where the images only keep the processes in step: then nothing is added
         logits, mask = logits[:counted], batch["mask"][:counted].long()
         loss = self._loss_of(logits, mask) if counted else logits.sum()
-        scores.update(logits.detach(), mask, loss.detach())
+        if scores is not self.train_scores or bool(torch.isfinite(loss)):  # `FiniteLoss` decides what such a step does
+            scores.update(logits.detach(), mask, loss.detach())
         return loss
 
     def _loss_of(self, logits: Tensor, mask: Tensor) -> Tensor:
@@ -226,6 +227,16 @@ class SegmentationTask(LightningModule):
             return optimizer
         monitor = getattr(scheduler, "monitor", None)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "strict": False}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients, where there are any: a step that is left out has none, which torch does not take."""
+        if any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"]):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """Do nothing: Lightning steps after the epoch's checkpoint is saved, and a resumed run would miss the step."""
@@ -322,5 +333,11 @@ def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float
 
 
 def _first_lines(message: str, count: int = 3) -> str:
+    """Return the beginning of what torch says of weights that do not fit: a few lines, and of a list a few keys."""
     lines: Sequence[str] = [line.strip() for line in message.splitlines() if line.strip()]
-    return " ".join(lines[:count])
+    return " ".join(_shortened(line) for line in lines[:count])
+
+
+def _shortened(line: str, count: int = 5) -> str:
+    keys = line.split(", ")
+    return line if len(keys) <= count else f"{', '.join(keys[:count])} and {len(keys) - count} more."

@@ -387,6 +387,98 @@ def test_the_exit_status_of_a_signal_is_128_and_its_number():
     assert _exit_status(RuntimeError("ours")) is None
 
 
+def spoil_step(monkeypatch, steps):
+    """Make the loss of some steps, and what they leave in the statistics of batch norm, NaN."""
+    stepping = SegmentationTask.training_step
+
+    def spoiled(self, batch, batch_idx):
+        if self.global_step not in steps:
+            return stepping(self, batch, batch_idx)
+        for buffer in self.network.buffers():
+            buffer.fill_(0 if buffer.dtype == torch.int64 else float("nan"))
+        return stepping(self, batch, batch_idx) * float("nan")
+
+    monkeypatch.setattr(SegmentationTask, "training_step", spoiled)
+
+
+def test_some_steps_whose_loss_is_not_finite_can_be_left_out(workspace, capsys, monkeypatch):
+    spoil_step(monkeypatch, {3, 8})
+    fit = ["fit", "-c", "c.yaml", "--model.network.init_args.normalization", "true", "--finite_loss.skip"]
+    assert main([*fit, "2"]) == 0
+    assert "step 8, for 00" in capsys.readouterr().err
+    assert all(torch.isfinite(w).all() for w in weights(RUN).values())
+    rows = (workspace / RUN / "train_losses.csv").read_text().splitlines()[1:]
+    assert all(np.isfinite(float(value)) for row in rows for value in row.split(","))
+    assert main([*fit, "1", "--trainer.logger.name", "one"]) == 3
+    assert "(1 of 1)" in capsys.readouterr().err
+    assert main([*fit, "-1"]) == 2
+
+
+def test_the_layer_from_which_numbers_are_not_finite_is_named(workspace, capsys, monkeypatch):
+    stepping = SegmentationTask.training_step
+
+    def spoiled(self, batch, batch_idx):
+        if self.global_step == 8:
+            self.network.encoder[1].layers[0].weight.data.fill_(float("inf"))
+        return stepping(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", spoiled)
+    assert main(["fit", "-c", "c.yaml"]) == 3
+    assert ", from layer network.encoder.1.layers.0 on;" in capsys.readouterr().err
+
+
+# ---- the run's folder
+
+
+def test_a_run_folder_has_one_run(workspace, flexunet, mistake):
+    from filelock import FileLock
+
+    flexunet("fit", "-c", "c.yaml", "--trainer.max_epochs", 1)
+    assert f"process {os.getpid()} on " in (workspace / RUN / "run.lock").read_text()
+    before = weights(RUN)
+    with FileLock(workspace / RUN / "run.lock"):
+        said = mistake("fit", "-c", "c.yaml", "--ckpt_path", f"{RUN}/checkpoints/last.ckpt")
+    assert f"version_0: in use by process {os.getpid()} on " in said
+    assert equal(weights(RUN), before)
+    flexunet("fit", "-c", "c.yaml", "--ckpt_path", f"{RUN}/checkpoints/last.ckpt")  # the lock of a process that is gone
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_training(workspace, mistake, phantoms, monkeypatch):
+    (workspace / "file").write_text("mine")
+    said = mistake("fit", "-c", "c.yaml", "--trainer.logger.save_dir", "file")
+    assert "file/flexunet/version_0: cannot be written to (Not a directory); choose another" in said
+    among = phantoms / "train" / "images"
+    assert "lies among the images of" in mistake("fit", "-c", "c.yaml", "--trainer.logger.save_dir", among)
+    monkeypatch.setattr("flexunet_pl.preflight.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10_000}))
+    assert "0 MB are free, but checkpoints need about" in mistake("fit", "-c", "c.yaml")
+    assert not (among / "flexunet").exists()
+
+
+def test_a_job_that_slurm_ends_is_requeued_and_goes_on(workspace, flexunet, monkeypatch, capsys):
+    scontrol = workspace / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {workspace}/asked\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    fit = ["fit", "-c", "c.yaml", "--trainer.max_epochs", "3", "--ckpt_path", "last", "--trainer.logger.name"]
+    assert "no earlier run in runs/whole: a new one begins" in flexunet(*fit, "whole")
+    stepping = SegmentationTask.training_step
+
+    def signalled(self, batch, batch_idx):
+        if self.global_step == 8:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return stepping(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "training_step", signalled)
+        patch.setenv("SLURM_JOB_ID", "77")
+        assert main([*fit, "parts"]) == 138
+    assert (workspace / "asked").read_text() == "requeue 77\n"
+    assert "job 77 was requeued" in capsys.readouterr().err
+    assert "resuming runs/parts/version_0/checkpoints/last.ckpt" in flexunet(*fit, "parts")
+    assert equal(weights("runs/whole/version_0"), weights("runs/parts/version_0"))
+
+
 # ---- mistakes: one line that names the file or key and the remedy, exit status 2
 
 

@@ -1,6 +1,9 @@
 """GracefulStop: a signal ends training with its state saved."""
 
+import os
+import shutil
 import signal
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from flexunet_pl.checkpoint import last_checkpoint
+from flexunet_pl.console import say
 from flexunet_pl.errors import RunInterrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
@@ -17,7 +21,8 @@ class GracefulStop(Callback):
     """On SIGTERM, SIGINT or SIGUSR1 saves ``last.ckpt`` at the next step and ends the run.
 
     Within an epoch the state is saved at once; in the last step of an epoch, and in validation, the epoch is finished
-    first and its own checkpoint serves. A second SIGINT ends the run at once.
+    first and its own checkpoint serves. A second SIGINT ends the run at once. SLURM is asked to requeue a job that it
+    ends by SIGUSR1.
     """
 
     def __init__(self) -> None:
@@ -70,8 +75,21 @@ class GracefulStop(Callback):
 
     def _stop(self, trainer: Trainer, target: Path) -> None:
         signum = self._received or signal.SIGTERM
+        if signum == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
+            _requeue()
         if target.exists():
             where, what = f"checkpoint saved to {target}", f"resume with --ckpt_path {target}"
         else:
             where, what = "no epoch was finished, nothing was saved", "start again"
         raise RunInterrupted(signum, f"stopped by {signal.Signals(signum).name}: {where}; {what}")
+
+
+def _requeue() -> None:
+    """Have SLURM run the job again, where this is one; with ``--ckpt_path last`` it goes on then."""
+    job, array = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")
+    program = shutil.which("scontrol")
+    if job is None or program is None:
+        return
+    name = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else job
+    done = subprocess.run([program, "requeue", name], check=False)  # noqa: S603 - SLURM's own program
+    say(f"job {name} {'was requeued' if done.returncode == 0 else 'could not be requeued'}")
