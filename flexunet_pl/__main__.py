@@ -2,16 +2,18 @@
 
 import argparse
 import difflib
-import errno
+import shutil
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from inspect import signature
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple, TypeVar, get_origin
 
 from flexunet_pl import __version__
 from flexunet_pl.console import say
-from flexunet_pl.errors import RunFailedError, RunInterrupted, UserError
+from flexunet_pl.errors import DISK_FULL, RunFailedError, RunInterrupted, UserError
 
 T = TypeVar("T")
 
@@ -176,6 +178,7 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    threading.excepthook = _in_thread
     try:
         return _dispatch(words)
     except SystemExit as leaving:  # --help and --print_config; and Lightning, after an interrupt outside of training
@@ -245,7 +248,7 @@ def _exit_status(error: BaseException) -> int | None:
         return 130
     if isinstance(error, RunFailedError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return 3
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return 3
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return 3
@@ -271,13 +274,33 @@ def _one_line(error: BaseException) -> str:
         return "interrupted"
     if isinstance(error, argparse.ArgumentError):
         return " ".join(error.message.split())
+    if isinstance(error, OSError) and error.strerror is not None:
+        return _of_file(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, MemoryError):
+        inner = lines[-1].partition("Error: ")[2] or lines[-1]  # raised in a worker, it has the trace before it
+        return f"memory ran out ({inner}); lower data.num_workers or data.batch_size, or --workers"
     if isinstance(error, RuntimeError) and "DataLoader worker" in lines[0]:
         return f"{lines[0]} Probably memory ran out; lower data.num_workers or data.batch_size"
     if lines[0].startswith("Caught ") and "worker process" in lines[0]:
         # raised in a worker: torch puts the trace into the message, and the error itself stands last
         return lines[-1].partition(": ")[2]
     return " ".join(lines)
+
+
+def _in_thread(given: threading.ExceptHookArgs) -> None:
+    """Print what a thread died of; but a full disk is said by the main thread, which cannot write either."""
+    if not (isinstance(given.exc_value, OSError) and given.exc_value.errno in DISK_FULL):
+        threading.__excepthook__(given)
+
+
+def _of_file(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror)
+    if error.errno not in DISK_FULL:
+        return f"{what}; look at the path and who may write there"
+    places = [Path(error.filename).absolute(), *Path(error.filename).absolute().parents] if error.filename else [Path()]
+    free = shutil.disk_usage(next(place for place in places if place.exists())).free
+    return f"{what}; {free / 1e6:.0f} MB are free there; make room and run it again"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -11,7 +12,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Trainer
 
-from flexunet_pl.errors import ModelFileError
+from flexunet_pl.errors import DISK_FULL, ModelFileError, RunFailedError
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class AtomicCheckpointIO(CheckpointIO):
 
         Raises:
             TypeError: If storage options are given.
+            RunFailedError: If the disk is full.
+            OSError: If the file cannot be written for another reason.
         """
         if storage_options is not None:
             raise TypeError("storage_options are not supported: checkpoints are local files")
@@ -40,7 +43,10 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             with staged.open("wb") as file:
                 writer = _HashingWriter(file)
-                torch.save(checkpoint, cast("IO[bytes]", writer))
+                try:
+                    torch.save(checkpoint, cast("IO[bytes]", writer))
+                except RuntimeError as error:  # which torch makes of what went wrong with the file
+                    raise writer.error or error from error
                 file.flush()
                 os.fsync(file.fileno())
             # between the two moves the old and the new file are both right, so the sidecar names both
@@ -52,6 +58,15 @@ class AtomicCheckpointIO(CheckpointIO):
             staged.replace(target)
             _write_sidecar(target, [new])
             _sync_folder(target.parent)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            free = shutil.disk_usage(target.parent).free / 1e6
+            kept = "the one before it is whole" if target.exists() else "there is none before it"
+            raise RunFailedError(
+                f"{target}: the disk is full, {free:.0f} MB are free; the checkpoint was not saved, {kept}; make room, "
+                "then resume with --ckpt_path last"
+            ) from error
         finally:
             staged.unlink(missing_ok=True)
 
@@ -141,13 +156,18 @@ class _HashingWriter(io.RawIOBase):
         super().__init__()
         self.file = file
         self.sha256 = hashlib.sha256()
+        self.error: OSError | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self.sha256.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _sidecar(target: Path) -> Path:

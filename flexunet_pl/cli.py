@@ -308,6 +308,14 @@ class FlexUNetCLI(LightningCLI):
         kwargs["callbacks"] = callbacks
         return super().instantiate_trainer(**kwargs)
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except OSError as error:  # TensorBoard's do not say of which file they are
+            if error.filename is None and error.strerror is not None:
+                error.filename = str(self.trainer.log_dir or self.trainer.default_root_dir)
+            raise
+
     def before_fit(self) -> None:
         """Start from weights alone, where the checkpoint has no state of a training to go on from."""
         if self._first_weights is not None:

@@ -1,8 +1,11 @@
 """Errors that end a command with one line and a known exit status."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError
 
 
 class UserError(ValueError):

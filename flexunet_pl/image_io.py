@@ -146,6 +146,7 @@ def _opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
 
     Raises:
         DataError: Whatever goes wrong, in here or while the caller works with the image.
+        MemoryError: If there is not enough for it.
     """
     try:
         with warnings.catch_warnings():
@@ -160,6 +161,8 @@ def _opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
                 yield image
     except DataError:
         raise
+    except MemoryError as error:
+        raise MemoryError(f"{path}: memory ran out while it was read") from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Image.DecompressionBombError as error:
@@ -377,10 +380,16 @@ def written_in_place(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
 
     Yields:
         The name to write to.
+
+    Raises:
+        OSError: If it cannot be written, with the file's name.
     """
     temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}{suffix}")  # a long name has no room for more
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path) if error.filename in {None, str(temporary)} else error.filename
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -49,9 +49,9 @@ def check_checkpoint_folder(trainer: Trainer, dirpath: str | Path | None, resume
     Raises:
         UserError: If the folder holds checkpoints of a run that is not the resumed one.
     """
-    if trainer.loggers and not dirpath:
-        return  # the logger has chosen a new folder, or that of the run which is resumed
-    folder = Path(dirpath or Path(trainer.default_root_dir) / "checkpoints")
+    # a logger chooses a new folder, or that of the run which is resumed, unless the user has named a version
+    place = trainer.loggers[0].log_dir if trainer.loggers else None
+    folder = Path(dirpath or Path(place or trainer.default_root_dir) / "checkpoints")
     if (folder / "last.ckpt").exists() and (resumed is None or Path(resumed).resolve().parent != folder.resolve()):
         raise UserError(f"{folder}: holds the checkpoints of another run; set checkpoint.dirpath to another folder")
 

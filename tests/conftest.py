@@ -92,6 +92,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lively(tmp_path_factory, trained):
+    """A checkpoint whose network gives every class, whatever two epochs have taught."""
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    generator = torch.Generator().manual_seed(137)
+    for key, w in checkpoint["state_dict"].items():
+        if key.startswith("network."):
+            noise = torch.randn(w.shape, generator=generator) * (2 / w[0].numel()) ** 0.5
+            checkpoint["state_dict"][key] = noise if w.ndim == 4 else noise * 0
+    head = checkpoint["state_dict"]["network.head.weight"]
+    checkpoint["state_dict"]["network.head.weight"] = head - head.mean(dim=1, keepdim=True)  # no class wins everywhere
+    path = tmp_path_factory.mktemp("lively") / "model.ckpt"
+    torch.save(checkpoint, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of files that are no part of the repository."""
     folder = Path(os.environ.get("FLEXUNET_SHARED", Path(__file__).parents[2] / "shared"))

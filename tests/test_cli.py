@@ -586,6 +586,9 @@ def test_another_run_s_checkpoints_are_kept(workspace, flexunet, mistake):
     assert "checkpoints: holds the checkpoints of another run" in mistake(*args)
     assert "holds the checkpoints of another run" in mistake(*args, "--checkpoint.dirpath", "checkpoints")
     assert (workspace / "checkpoints" / "best.ckpt").read_bytes() == before
+    pinned = ["fit", "-c", "c.yaml", "--trainer.max_epochs", 1, "--trainer.logger.version", 7]
+    flexunet(*pinned)
+    assert "version_7/checkpoints: holds the checkpoints of another run" in mistake(*pinned)
     flexunet(*args[:-1], 2, "--ckpt_path", "checkpoints/last.ckpt")
 
 

@@ -76,7 +76,10 @@ def export_onnx(checkpoint: Path, output: Path, options: OnnxOptions) -> None:
         if options.precision == "int8":
             calibration = _read_images(source, options.calibrate, _CALIBRATED, options.size)
             plain, made = made, Path(folder) / "int8.onnx"
-            trials = write_int8(plain, made, calibration, images, source.rgb_map.names, options.max_drop)
+            try:
+                trials = write_int8(plain, made, calibration, images, source.rgb_map.names, options.max_drop)
+            except RunFailedError as error:
+                raise RunFailedError(f"{output}: {error}") from error
         rows = prove_parity(source, made, images)
         print_parity(rows, len(images), made.stat().st_size)
         _check(rows, output, options.precision)

@@ -82,7 +82,7 @@ def write_int8(
         count = max(1, count * 2)
     output.unlink(missing_ok=True)
     tried = "; ".join(f"{t.in_float} of {t.layers} layers in float32: Dice falls by {t.drop:.4f}" for t in trials)
-    raise RunFailedError(f"{output}: not written: no int8 model keeps the Dice within {max_drop:g} ({tried})")
+    raise RunFailedError(f"not written: no int8 model keeps the Dice within {max_drop:g} ({tried})")
 
 
 def _outermost(layers: Sequence[str], count: int) -> list[str]:

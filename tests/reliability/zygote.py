@@ -1,0 +1,60 @@
+# ruff: noqa: F401 - what a command would import first is loaded here
+"""Runs command lines of flexunet in forked processes: each is a process of its own, but imports nothing anew.
+
+A line of JSON on standard input starts one, and its process id is written back; a process id alone waits for it, and
+its exit status is written back.
+"""
+
+import json
+import logging
+import os
+import sys
+import traceback
+
+import torch
+
+import flexunet_pl.callbacks
+import flexunet_pl.check.command
+import flexunet_pl.cli
+import flexunet_pl.data.datamodule
+import flexunet_pl.export.model_file
+import flexunet_pl.interop.keras_import
+import flexunet_pl.prepare.split
+import flexunet_pl.report.command
+import flexunet_pl.scoring.score
+from flexunet_pl.__main__ import main
+
+
+def run(job):
+    """Run a job in this process, which was forked for it."""
+    os.setsid()
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(job["log"] + "." + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(job["cwd"])
+    os.environ.update(job["env"])
+    torch.set_num_threads(1)
+    status = 1
+    try:
+        exec(job["before"], {})  # noqa: S102 - of the tests
+        status = main(job["args"])
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while line := sys.stdin.readline():
+        if line.strip().isdigit():
+            _, state = os.waitpid(int(line), 0)
+            answer = os.waitstatus_to_exitcode(state)
+        elif (answer := os.fork()) == 0:
+            run(json.loads(line))
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
