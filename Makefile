@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEER := .venv-peer
 DEMO ?= demo
 
-.PHONY: help setup peer lint test demo bench
+.PHONY: help setup peer lint test demo bench reliability fuzz
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,4 +57,17 @@ bench: $(READY) ## measure what the project claims to be fast
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/inference.py
-	@test ! -f $(DEMO)/model.onnx || $(BIN)/python benchmarks/service.py $(DEMO)/model.onnx --image "$$(ls $(DEMO)/data/test/images/* | head -1)"
+	$(BIN)/python benchmarks/service.py
+
+COUNTS := build/reliability.jsonl
+FUZZ ?= 2000000
+SOAK ?= 10
+
+reliability: $(READY) ## repeat every fault of the programme, and write docs/reliability.md: about an hour on two cores
+	@mkdir -p build && rm -f $(COUNTS)
+	-FLEXUNET_RELIABILITY=$(COUNTS) FLEXUNET_FUZZ=$(FUZZ) $(BIN)/python -m pytest -m "reliability or case or fuzz"
+	$(BIN)/python benchmarks/service.py --soak $(SOAK) | tee build/service.txt
+	$(BIN)/python tests/reliability/page.py $(COUNTS) build/service.txt docs/reliability.md
+
+fuzz: $(READY) ## feed every reader with FUZZ mutants in all
+	FLEXUNET_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz

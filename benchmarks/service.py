@@ -1,7 +1,8 @@
 """Images per second of the HTTP service against the bare engine, and its memory under many clients.
 
-Run as ``python benchmarks/service.py MODEL.onnx [--image FILE] [--seconds N] [--soak MINUTES]``. One machine for
-service and clients, the same image; bare engine and service take turns.
+Run as ``python benchmarks/service.py [MODEL.onnx --image FILE] [--seconds N] [--soak MINUTES]``; without a model, on a
+network of 256x256 with random weights. One machine for service and clients, the same image; bare engine and service
+take turns.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import http.client
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -85,12 +87,41 @@ def percentile(values: list[float], share: float) -> float:
 def main() -> None:
     """Print images per second and the ratio to the bare engine, medians of rounds, and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--image", type=Path)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=float, default=0, help="minutes")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if given.model is None or given.image is None:
+            given.model, given.image = draw(Path(folder))
+        measure(given)
+
+
+def draw(folder: Path) -> tuple[Path, Path]:
+    """Write a network of 256x256 with random weights, and an image."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from flexunet_pl.export.onnx_file import read_source, write_onnx
+    from flexunet_pl.models import FlexUNet
+    from flexunet_pl.models.build import network_spec
+
+    network = FlexUNet(3, 4, 16, (5, 5), 5).eval()
+    classes = {"background": [0, 0, 0], "trachea": [255, 0, 0], "heart": [0, 255, 0], "lung": [0, 0, 255]}
+    saved = {"network": network_spec(network), "rgb_map": classes, "image_size": [256, 256], "in_channels": 3}
+    weights = {f"network.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"state_dict": weights, "hyper_parameters": saved}, folder / "network.ckpt")
+    write_onnx(read_source(folder / "network.ckpt"), folder / "model.onnx", probabilities=True)
+    noise = np.random.default_rng(137).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "image.png")
+    return folder / "model.onnx", folder / "image.png"
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Print the figures."""
     body = given.image.read_bytes()
     server = Server(given.model)
     try:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -97,7 +98,9 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[int, ...]:
 
 
 def _explained(path: Path) -> AbstractContextManager[None]:
-    return explained(path, (ValueError, EOFError, SyntaxError, TypeError), "is no readable .npy file")
+    # numpy's parser of headers raises what Python's tokenizer and parser do
+    kinds = (ValueError, EOFError, SyntaxError, TypeError, TokenError, OverflowError, RecursionError, MemoryError)
+    return explained(path, kinds, "is no readable .npy file", lambda error: " ".join(str(error).split())[:200])
 
 
 def _read_hdf5(path: Path, dataset: str | None) -> NDArray[Any]:

@@ -191,6 +191,11 @@ def _as_color(value: Sequence[int]) -> Color:
     return r, g, b
 
 
+def _shown(text: str) -> str:
+    """Return the beginning of a text as it can stand in a line."""
+    return "".join(c if c.isprintable() else " " for c in text[:80])
+
+
 def _colors_of_literal(text: str) -> tuple[Color, ...]:
     """Read ``{(r, g, b): index, ...}``; the position is the class index, as in the original.
 
@@ -201,10 +206,10 @@ def _colors_of_literal(text: str) -> tuple[Color, ...]:
         literal = ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise UserError(
-            f"rgb_map: cannot read `{text[:80]}` as a dict literal; write `name: [r, g, b]` per class"
+            f"rgb_map: cannot read `{_shown(text)}` as a dict literal; write `name: [r, g, b]` per class"
         ) from error
     if not isinstance(literal, dict) or not all(isinstance(c, tuple) for c in literal):
-        raise UserError(f"rgb_map: `{text[:80]}` is no mapping of colours; write `name: [r, g, b]` per class")
+        raise UserError(f"rgb_map: `{_shown(text)}` is no mapping of colours; write `name: [r, g, b]` per class")
     if text.count("(") != len(literal):
         raise UserError("rgb_map: a colour stands twice; give each class its own")
     return tuple(_as_color(c) for c in literal)

@@ -1,5 +1,6 @@
 """What the tests share: a phantom data set, a tiny configuration, the command line in this process."""
 
+import json
 import os
 import random
 from collections.abc import Callable
@@ -114,3 +115,31 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: golden files and real slices are no part of this repository")
     return folder
+
+
+@pytest.fixture
+def count(request):
+    """Record how many of a case's repetitions held, for the page; and demand that all did."""
+
+    def record(case, held, of, what):
+        target = os.environ.get("FLEXUNET_RELIABILITY")
+        if target:
+            row = {"case": case, "held": held, "of": of, "what": what, "test": request.node.nodeid}
+            with Path(target).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        assert held == of, f"{case}: {held} of {of}: {what}"
+
+    return record
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Count a test that is a case of the fault programme by its marker."""
+    report = yield
+    marker, target = item.get_closest_marker("case"), os.environ.get("FLEXUNET_RELIABILITY")
+    if target and marker is not None and report.when == "call":
+        what = item.originalname.removeprefix("test_").replace("_", " ")
+        row = {"case": marker.args[0], "held": int(report.passed), "of": 1, "what": what, "test": item.nodeid}
+        with Path(target).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    return report

@@ -35,6 +35,7 @@ def test_the_sidecar_is_that_of_sha256sum(tmp_path):
     assert done.stdout == b"a.ckpt: OK\n"
 
 
+@pytest.mark.case("G2")
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.9])
 def test_one_flipped_bit_is_noticed(tmp_path, at):
     path = save(tmp_path / "a.ckpt", {"state_dict": {"w": torch.zeros(1000)}})
@@ -45,6 +46,7 @@ def test_one_flipped_bit_is_noticed(tmp_path, at):
         read_checkpoint(path)
 
 
+@pytest.mark.case("G2")
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04junk", b"text"])
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "a.ckpt"
@@ -73,6 +75,7 @@ class Canary:
         return (Path.touch, (self.path,))
 
 
+@pytest.mark.case("G1")
 @pytest.mark.parametrize("where", ["state_dict", "hyper_parameters", "optimizer_states"])
 def test_code_in_a_checkpoint_is_never_run(tmp_path, where):
     canary = tmp_path / "canary"

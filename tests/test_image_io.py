@@ -64,6 +64,7 @@ def turned(array, orientation):
             array[::-1, ::-1].swapaxes(0, 1), array[:, ::-1].swapaxes(0, 1)][orientation - 1]  # fmt: skip
 
 
+@pytest.mark.case("C8")
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_to_image_and_mask(tmp_path, orientation, suffix):
@@ -88,6 +89,7 @@ def test_exif_orientation_is_applied_to_image_and_mask(tmp_path, orientation, su
     check_pair(Pair(path, upright))
 
 
+@pytest.mark.case("C4")
 def test_sixteen_bits_per_colour_are_refused_not_crushed(tmp_path):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -122,6 +124,7 @@ def test_transparency_is_refused(tmp_path):
         read_image(saved(tmp_path / "a.png", rgba))
 
 
+@pytest.mark.case("C5")
 def test_a_transparent_palette_entry_is_refused(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(np.zeros((5, 7), np.uint8)).convert("P"), transparency=0)
     with pytest.raises(DataError, match="transparent"):
@@ -154,6 +157,7 @@ def test_sixteen_bits_want_a_window_and_name_the_range(tmp_path):
         read_image(path)
 
 
+@pytest.mark.case("C4")
 def test_a_window_maps_sixteen_bits_linearly(tmp_path):
     ramp = np.arange(0, 4096, dtype=np.uint16).reshape(64, 64)
     read = read_image(saved(tmp_path / "a.png", ramp), channels=1, window=(1000, 3000))[..., 0]
@@ -167,6 +171,7 @@ def test_floats_that_are_not_finite_are_refused(tmp_path):
         read_image(path, window=(0, 1))
 
 
+@pytest.mark.case("C1")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_truncated_files_are_refused_by_name(tmp_path, suffix, share):
@@ -177,6 +182,7 @@ def test_truncated_files_are_refused_by_name(tmp_path, suffix, share):
         read_image(path)
 
 
+@pytest.mark.case("C3")
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_image_is_refused(tmp_path, content):
     path = tmp_path / "a.png"
@@ -250,6 +256,7 @@ def test_reads_one_hot_and_index_archives(tmp_path):
     assert np.array_equal(read_mask(tmp_path / "c.npz", two), index == 1)
 
 
+@pytest.mark.case("D10")
 def test_archives_that_are_no_mask_are_refused(tmp_path):
     cases = {
         "pickle.npz": {"mask": np.array([{"a": 1}], dtype=object)},
@@ -272,6 +279,7 @@ def test_archives_that_are_no_mask_are_refused(tmp_path):
         read_mask(tmp_path / "junk.npz", MAP)
 
 
+@pytest.mark.case("D2")
 def test_anti_aliased_masks_are_read(tmp_path):
     index = np.zeros((64, 64), dtype=np.uint8)
     index[20:40, 20:40] = 1
@@ -317,6 +325,7 @@ def test_shrinking_an_image_averages():
 # ---- folders
 
 
+@pytest.mark.case("D6")
 def test_pairs_by_stem_in_order_of_names_whatever_the_listing_says(tmp_path, monkeypatch):
     names = ["1 (26)", "b c", "é", "e\u0301x", "日本", "-lead", "%d", "[x]"]
     for name in names:
@@ -353,6 +362,7 @@ def test_a_file_without_partner_is_named(tmp_path, lonely, missing):
         list_pairs(tmp_path)
 
 
+@pytest.mark.case("D3")
 def test_headers_alone_show_that_sizes_differ(tmp_path):
     image, mask = saved(tmp_path / "a.png", noise((5, 7))), saved(tmp_path / "b.png", noise((7, 5)))
     with pytest.raises(DataError, match=r"b\.png: mask is 7x5 px .* but its image is 5x7"):

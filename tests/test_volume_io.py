@@ -61,6 +61,7 @@ def test_another_reader_puts_each_voxel_to_the_same_place(tmp_path):
     assert volume.values[number, row, column] == np.asarray(theirs.dataobj)[i, j, k]
 
 
+@pytest.mark.case("E1")
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mha", "a.nrrd"])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.999])
@@ -72,6 +73,7 @@ def test_a_file_cut_short_is_refused(tmp_path, name, packed, share):
         read_volume(path)
 
 
+@pytest.mark.case("E3")
 def test_a_header_that_declares_terabytes_is_refused_unread(tmp_path):
     path = write(make_image()[0], tmp_path / "a.nii")
     content = bytearray(path.read_bytes())
@@ -81,6 +83,7 @@ def test_a_header_that_declares_terabytes_is_refused_unread(tmp_path):
         read_volume(path)
 
 
+@pytest.mark.case("E2")
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mha", "a.nrrd"])
 def test_voxels_that_are_not_finite_are_counted(tmp_path, name):
     image, values = make_image(dtype=np.float32)
@@ -90,6 +93,7 @@ def test_voxels_that_are_not_finite_are_counted(tmp_path, name):
         read_volume(write(image, tmp_path / name))
 
 
+@pytest.mark.case("E2")
 @pytest.mark.parametrize(("offset", "form"), [(280, "<4f"), (80, "<4f")])
 def test_an_affine_that_is_not_finite_is_refused(tmp_path, offset, form):
     path = write(make_image()[0], tmp_path / "a.nii")
@@ -100,6 +104,7 @@ def test_an_affine_that_is_not_finite_is_refused(tmp_path, offset, form):
         read_volume(path)
 
 
+@pytest.mark.case("E2")
 def test_a_series_in_time_and_colours_are_refused(tmp_path):
     image, _ = make_image()
     with pytest.raises(DataError, match=r"7x6x5x2 voxels.*three dimensions"):
@@ -170,6 +175,7 @@ def test_a_dicom_series_with_a_gap_or_a_second_one_beside_it_is_refused(tmp_path
         read_volume(tmp_path / "none")
 
 
+@pytest.mark.case("E4")
 def test_a_mask_on_another_grid_is_refused(tmp_path):
     image, _ = make_image()
     volume = read_volume(write(image, tmp_path / "a.nii"))

@@ -97,17 +97,20 @@ class RawFiles:
         try:
             with _open_archive(self.root).open(name) as source, target.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, lzma.LZMAError, OSError) as error:
+        except _DAMAGE as error:
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
                 raise
             raise DataError(f"{self.root}: its member {name} is damaged ({error}); download it again") from error
+
+
+_DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, lzma.LZMAError, OSError, ValueError)
 
 
 @lru_cache(maxsize=1)  # in each worker process: to read the list of members takes time
 def _open_archive(path: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:  # a name may be no UTF-8
         raise DataError(
             f"{path}: is no folder and no whole zip archive ({error}); unpack other archives yourself"
         ) from error

@@ -147,6 +147,7 @@ def test_a_missing_split_is_named(data, check):
     assert found["pairing"] == [f"{data / 'train'}: no such folder; `flexunet split` makes all three"]
 
 
+@pytest.mark.case("D6")
 def test_names_of_all_kinds_are_read(data, check):
     for i, name in enumerate(("a b (1)", "é ü", "日本", "x.y", "UPPER")):
         image, mask = _pair(data, "train", i)

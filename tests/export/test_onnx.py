@@ -177,6 +177,7 @@ def test_mistakes_in_an_export_are_named(tmp_path, lively, mistake, phantoms, ex
 # ---- the runtime and strangers
 
 
+@pytest.mark.case("G8")
 @pytest.mark.parametrize("where", ["/etc/passwd", "../secret.bin", "inside.bin"])
 def test_weights_in_another_file_are_refused(tmp_path, exported, runtime, where):
     proto = onnx.load(exported)
@@ -190,6 +191,7 @@ def test_weights_in_another_file_are_refused(tmp_path, exported, runtime, where)
         runtime.Model(tmp_path / "model.onnx")
 
 
+@pytest.mark.case("G8")
 def test_external_tensors_are_found_wherever_they_hide(tmp_path, runtime):
     def tensor():
         made = onnx.helper.make_tensor("t", onnx.TensorProto.FLOAT, [1], [1.0])
@@ -215,6 +217,7 @@ def test_external_tensors_are_found_wherever_they_hide(tmp_path, runtime):
             runtime.check_one_piece(tmp_path / "m.onnx")
 
 
+@pytest.mark.case("G8")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(tmp_path, exported, runtime, value):
     proto = onnx.load(exported)
@@ -227,6 +230,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, exported, runtime, va
         runtime.Model(tmp_path / "model.onnx")
 
 
+@pytest.mark.case("G8")
 def test_files_that_are_no_models_are_refused_in_one_line(tmp_path, exported, runtime):
     content = exported.read_bytes()
     plain = onnx.load(exported)

@@ -128,6 +128,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.case("service")
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_bad_body_is_refused_and_the_next_is_served(served, kind):
     body, headers, expected = BROKEN[kind]
@@ -154,6 +155,7 @@ def test_what_is_no_request_of_its_own_is_refused(served):
     connection.close()
 
 
+@pytest.mark.case("service")
 def test_clients_that_hang_up_hold_no_place(served):
     body = png(noise(60, 60, 3))
     head = f"POST /mask HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -169,6 +171,7 @@ def test_clients_that_hang_up_hold_no_place(served):
     assert ask(served, "/mask", body)[0] == 200
 
 
+@pytest.mark.case("service")
 def test_many_clients_are_served_and_too_many_are_sent_away(exported):
     process, port = start(exported, "--max-requests", "4")
     try:
@@ -185,6 +188,7 @@ def test_many_clients_are_served_and_too_many_are_sent_away(exported):
         process.communicate()
 
 
+@pytest.mark.case("service")
 def test_sigterm_finishes_what_is_in_flight(exported):
     process, port = start(exported)
     body = png(noise(900, 900, 3))
@@ -233,6 +237,7 @@ def talk(service, messages, later=None):
     return asyncio.run(run())
 
 
+@pytest.mark.case("service")
 def test_a_body_that_does_not_come_is_given_up(slow):
     service_of, model, limits = slow
     service = service_of(model, limits(body_s=0.1))
@@ -291,6 +296,7 @@ def test_a_service_that_cannot_begin_says_why(exported, tmp_path, served):
     assert "limits must be above 0" in words(exported, "--batch", "0")
 
 
+@pytest.mark.case("service")
 @pytest.mark.slow
 def test_a_thousand_requests_from_sixteen_clients_leave_no_error_and_no_memory(exported):
     process, port = start(exported)

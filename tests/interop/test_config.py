@@ -488,6 +488,7 @@ def configurations(draw):
     return draw(st.sampled_from(["\n", "\r\n"])).join(lines)
 
 
+@pytest.mark.case("F4")
 @given(configurations())
 @settings(max_examples=150, deadline=None)
 def test_generated_configurations_convert(text):
@@ -498,6 +499,7 @@ def test_generated_configurations_convert(text):
     assert all("\n" not in remark for remark in conversion.remarks)
 
 
+@pytest.mark.case("F4")
 @given(
     st.text(max_size=200)
     | configurations().flatmap(lambda t: st.integers(0, len(t)).map(lambda i: t[:i] + "{" + t[i:]))

@@ -49,6 +49,7 @@ def test_settings_know_their_lines_and_the_comments_beside_them():
     assert y.raw == "{1,\n2} # behind"
 
 
+@pytest.mark.case("F3")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -70,6 +71,7 @@ def test_what_cannot_be_read_is_one_line_that_names_the_place(text, message):
         Ini(text, "c")
 
 
+@pytest.mark.case("F3")
 @pytest.mark.parametrize(
     "text",
     [

@@ -236,6 +236,7 @@ def _other_shape(file, group):
     group.create_dataset("kernel:0", data=np.zeros((5, 3, 2), "<f4"))
 
 
+@pytest.mark.case("G6")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -296,6 +297,7 @@ def test_other_hdf5_and_missing_files_are_refused(tmp_path):
         read_keras_file(tmp_path / "none.h5")
 
 
+@pytest.mark.case("G6")
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path):
     path = tmp_path / "bomb.keras"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -304,6 +306,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path):
         read_keras_file(path)
 
 
+@pytest.mark.case("G5")
 def test_a_lambda_is_never_run(tmp_path):
     import keras
 
@@ -323,6 +326,7 @@ def test_a_lambda_is_never_run(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.case("G7")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hang_1.h5", "hang_2.h5"])
 def test_a_file_on_which_the_library_hangs_is_given_up(shared, name):

@@ -114,21 +114,6 @@ def place(tmp_path, phantoms):
     return make
 
 
-@pytest.fixture
-def count(request):
-    """Record how many of a case's repetitions held, for the page; and demand that all did."""
-
-    def record(case, held, of, what):
-        target = os.environ.get("FLEXUNET_RELIABILITY")
-        if target:
-            row = {"case": case, "held": held, "of": of, "what": what, "test": request.node.nodeid}
-            with Path(target).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        assert held == of, f"{case}: {held} of {of}: {what}"
-
-    return record
-
-
 def weights(path):
     state = torch.load(path, weights_only=True)["state_dict"]
     return {key: value for key, value in state.items() if torch.is_tensor(value)}
