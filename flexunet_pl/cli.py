@@ -176,11 +176,13 @@ class FlexUNetCLI(LightningCLI):
             UserError: If the command line or a configuration file is wrong.
         """
         self._words = list(args)
+        if unreadable := unreadable_config(args):
+            raise UserError(unreadable)
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             known = self._parser(args[0]).get_defaults().keys()
-            raise UserError(unreadable_config(args) or explain_mistake(error.message, known)) from error
+            raise UserError(explain_mistake(error.message, known)) from error
 
     def _class_count(self, rgb_map: Any) -> int:
         """Return how many classes the network has: those of the map, or one logit where the checkpoint has one."""

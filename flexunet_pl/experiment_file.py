@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flexunet_pl.errors import UserError
+from flexunet_pl.yaml_file import read_yaml
 
 
 def read_model_section(path: Path | None) -> dict[str, Any]:
@@ -22,10 +21,7 @@ def read_model_section(path: Path | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML") from error
+    content = read_yaml(path)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not model.get("rgb_map"):
         raise UserError(f"{path}: has no model.rgb_map")

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
+from flexunet_pl.errors import UserError
+from flexunet_pl.yaml_file import read_yaml
 
 _UNKNOWN = re.compile(
     r"unrecognized arguments: (?:--)?(\S+)|does not accept option '([^']+)'|[Kk]ey ['\"]([^'\"]+)['\"] is not expected"
@@ -61,11 +62,9 @@ def unreadable_config(args: Sequence[str]) -> str | None:
     for value in _config_files(args):
         if Path(value).is_file():
             try:
-                content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                mark = getattr(error, "problem_mark", None)
-                where = f", line {mark.line + 1}" if mark is not None else ""
-                return f"{value}{where}: is no YAML: {getattr(error, 'problem', None) or error}"
+                content = read_yaml(Path(value))
+            except UserError as error:
+                return str(error)
             if not isinstance(content, dict):
                 return f"{value}: holds no keys; expected `key: value` lines, as in configs/default.yaml"
     return None
@@ -83,7 +82,7 @@ def model_keys(args: Sequence[str]) -> set[str]:
     keys = {arg.removeprefix("--model.").partition("=")[0] for arg in args if arg.startswith("--model.")}
     for value in _config_files(args):
         if Path(value).is_file():
-            model = (yaml.safe_load(Path(value).read_text(encoding="utf-8")) or {}).get("model")
+            model = (read_yaml(Path(value)) or {}).get("model")
             keys |= set(model) if isinstance(model, dict) else set()
     return {key.partition(".")[0] for key in keys}
 

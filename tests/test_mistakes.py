@@ -1,6 +1,8 @@
 import pytest
 
+from flexunet_pl.errors import UserError
 from flexunet_pl.mistakes import explain_mistake, unreadable_config
+from flexunet_pl.yaml_file import read_yaml
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,21 @@ def test_the_unreadable_file_is_found(tmp_path):
     bad.write_text("a: 1\nb: [1,\nc: }\n")
     assert unreadable_config(["fit", "-c", str(good)]) is None
     assert unreadable_config(["fit", "-c", str(good), "--config", str(bad)]).startswith(f"{bad}, line 3: is no YAML")
+
+
+def test_a_configuration_is_as_large_as_it_seems(tmp_path):
+    rows = [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefg", "bcdefgh", strict=True)]
+    for name, text, reason in (
+        ("bomb", "a: &a [x, x, x]\n" + "\n".join(rows), "its aliases stand for more than"),
+        ("loop", "a: &a [*a]", "its aliases stand for more than"),
+        ("deep", "[" * 5000, "is no YAML"),
+        ("python", "a: !!python/object/apply:os.system ['true']", "line 1: is no YAML: could not determine"),
+        ("bytes", "a: \x00", "is no YAML"),
+    ):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"^{path}.*{reason}") as refused:
+            read_yaml(path)
+        assert "\n" not in str(refused.value)
+    (tmp_path / "plain.yaml").write_text("a: &a [1, 2]\nb: *a\n")
+    assert read_yaml(tmp_path / "plain.yaml") == {"a": [1, 2], "b": [1, 2]}

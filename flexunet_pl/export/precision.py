@@ -15,7 +15,8 @@ from flexunet_pl.export.onnx_file import METADATA_KEY
 from flexunet_pl.export.parity import mean_dice
 
 _LAYERS = ("Conv", "ConvTranspose")
-_QUANTISED = [*_LAYERS, "Relu", "MaxPool", "Concat"]  # the resize stays in float32, where it is exact
+_BETWEEN = ("Relu", "MaxPool", "Concat")  # which go on with the numbers that they are given
+# the resize stays in float32, where it is exact
 
 
 class Trial(NamedTuple):
@@ -110,13 +111,28 @@ def _quantise(source: Path, output: Path, images: Sequence[Image], kept: Sequenc
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            op_types_to_quantize=_QUANTISED,
-            nodes_to_exclude=list(kept),
+            op_types_to_quantize=[*_LAYERS, *_BETWEEN],
+            nodes_to_exclude=_with_what_follows(prepared, kept),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
         )
     _copy_metadata(source, output)
+
+
+def _with_what_follows(path: Path, kept: Sequence[str]) -> list[str]:
+    """Return the names of layers in float32, and of what only hands their numbers on: 8 bits there would spoil them."""
+    import onnx
+
+    names: list[str] = []
+    exact: set[str] = set()
+    for node in onnx.load_model(path, load_external_data=False).graph.node:  # in the order in which they compute
+        if node.name in kept or (node.op_type in _BETWEEN and not exact.isdisjoint(node.input)):
+            names.append(node.name)
+            exact.update(node.output)
+        elif node.op_type not in {*_LAYERS, *_BETWEEN} and not exact.isdisjoint(node.input):
+            exact.update(node.output)  # batch norm and the like are never quantised
+    return names
 
 
 def _prepare(source: Path, output: Path) -> None:

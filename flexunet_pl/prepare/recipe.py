@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.yaml_file import read_yaml
 
 _FIELDS = {"patient": "(?P<patient>[^/]+?)", "name": "(?P<name>[^/]+?)", "slice": "(?P<slice>[0-9]+)"}
 _NOTES = {"title", "source", "license", "original_split"}  # for the reader
@@ -170,12 +169,8 @@ def read_recipe(name: str) -> Recipe:
     path = known.get(name, Path(name))
     if not path.is_file():
         raise UserError(f"{name}: no such recipe; there are {', '.join(known)}, or give the path of a YAML file")
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        where = str(getattr(error, "problem_mark", "")).strip()
-        raise UserError(f"{path}: cannot be read as YAML; look {where or 'at its encoding'}") from error
+    content = read_yaml(path)
+    text = path.read_text(encoding="utf-8")
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no keys; see the recipes in data/recipes")
     try:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.pairing import Pair, list_pairs
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,8 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], str]:
         raise UserError(
             f"{folder}: is no folder of a run: it has no config.yaml; name one such as runs/flexunet/version_0"
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML") from error
+    config = read_yaml(path)
+    text = path.read_text(encoding="utf-8")
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or "rgb_map" not in model:
         raise UserError(f"{path}: has no model.rgb_map; name the folder of a training")

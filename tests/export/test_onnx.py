@@ -18,6 +18,7 @@ from flexunet_pl.errors import RunFailedError
 from flexunet_pl.export.graph import _resample
 from flexunet_pl.export.onnx_file import read_source, write_onnx
 from flexunet_pl.export.parity import Row, check_parity, prove_parity
+from flexunet_pl.export.precision import _with_what_follows
 from flexunet_pl.image_io import resize_image
 from flexunet_pl.task import load_model
 from tests.export.conftest import RUNTIME, noise
@@ -115,6 +116,19 @@ def test_a_file_that_does_something_else_is_found_out(exported, lively, tmp_path
     check_parity([same, same._replace(probability_difference=float("nan"))], tmp_path)
     with pytest.raises(RunFailedError):
         check_parity([same._replace(pixels_differ=2e-4)], tmp_path)
+
+
+def test_what_follows_a_layer_in_float32_stays_in_float32(tmp_path):
+    def node(kind, name, *inputs):
+        return onnx.helper.make_node(kind, list(inputs), [name], name=name)
+
+    nodes = [node("Conv", "c1", "x", "w"), node("Relu", "r1", "c1"), node("BatchNormalization", "b1", "r1", "s", "s"),
+             node("MaxPool", "p1", "b1"), node("Conv", "c2", "p1", "w"), node("Relu", "r2", "c2"),
+             node("Concat", "j", "r2", "p1")]  # fmt: skip
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [])), tmp_path / "m.onnx")
+    assert _with_what_follows(tmp_path / "m.onnx", ["c1"]) == ["c1", "r1", "p1", "j"]
+    assert _with_what_follows(tmp_path / "m.onnx", ["c2"]) == ["c2", "r2", "j"]
+    assert _with_what_follows(tmp_path / "m.onnx", []) == []
 
 
 def test_int8_passes_the_gate_or_is_not_written(lively, tmp_path, capsys, phantoms):

@@ -20,6 +20,7 @@ from tests.export.conftest import RUNTIME  # noqa: F401 - puts the runtime on th
 from flexunet_runtime import UnusableError  # isort: skip
 from flexunet_runtime import read_image as read_without_torch  # isort: skip
 
+RGB_MAP = "{(0, 0, 0): 0, (255, 0, 0): 1, (0, 255, 0): 2, (0, 0, 255): 3}"
 NOISE = np.random.default_rng(137).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
@@ -122,8 +123,7 @@ def test_every_verb_has_that_verdict_too(zygote, place, phantoms, trained, count
         fit = ["fit", "-c", "c.yaml", "--data.root", data, "--trainer.max_epochs", 1]
         predict = ["predict", "--ckpt_path", best, "--data.predict_dir", data / "train" / "images",
                    "--data.num_workers", 0, "--prediction.output_dir", "masks"]  # fmt: skip
-        check = ["check", data, "--workers", 0, "--rgb-map", str({(0, 0, 0): 0, (255, 0, 0): 1, (0, 255, 0): 2,
-                                                                     (0, 0, 255): 3})]  # fmt: skip
+        check = ["check", data, "--workers", 0, "--rgb-map", RGB_MAP]  # fmt: skip
         held = 0
         for command, status in ((fit, 2), (predict, 1), (check, 1)):
             job = zygote.start(*command, cwd=folder)
@@ -184,7 +184,7 @@ def test_masks_and_folders_are_refused_by_name(zygote, place, phantoms, count):
         shutil.copytree(phantoms, data)
         spoil(data)
         before = tree(data)
-        check = ["check", data, "--workers", 0]
+        check = ["check", data, "--workers", 0, "--rgb-map", RGB_MAP]
         held = 0
         for command, status in ((["fit", "-c", "c.yaml", "--data.root", data], {2}), (check, {1, 2})):
             job = zygote.start(*command, cwd=folder)

@@ -11,19 +11,6 @@ import os
 import sys
 import traceback
 
-import torch
-
-import flexunet_pl.callbacks
-import flexunet_pl.check.command
-import flexunet_pl.cli
-import flexunet_pl.data.datamodule
-import flexunet_pl.export.model_file
-import flexunet_pl.interop.keras_import
-import flexunet_pl.prepare.split
-import flexunet_pl.report.command
-import flexunet_pl.scoring.score
-from flexunet_pl.__main__ import main
-
 
 def run(job):
     """Run a job in this process, which was forked for it."""
@@ -32,9 +19,13 @@ def run(job):
         os.dup2(os.open(job["log"] + "." + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
-    torch.set_num_threads(1)
     status = 1
     try:
+        import torch
+
+        from flexunet_pl.__main__ import main
+
+        torch.set_num_threads(1)
         exec(job["before"], {})  # noqa: S102 - of the tests
         status = main(job["args"])
     except SystemExit as leaving:
@@ -47,7 +38,20 @@ def run(job):
     os._exit(status)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # not in the workers that a command spawns, which run this file too
+    import torch
+
+    import flexunet_pl.callbacks
+    import flexunet_pl.check.command
+    import flexunet_pl.cli
+    import flexunet_pl.data.datamodule
+    import flexunet_pl.export.model_file
+    import flexunet_pl.interop.keras_import
+    import flexunet_pl.prepare.split
+    import flexunet_pl.report.command
+    import flexunet_pl.scoring.score
+    from flexunet_pl.__main__ import main
+
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     while line := sys.stdin.readline():

@@ -138,7 +138,7 @@ def test_mistakes_are_named(tmp_path, reported, mistake):
         (tmp_path / "run" / "test" / "version_0" / "summary.json").write_text(content)
         assert "run flexunet test again" in mistake("report", tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text("a: [")
-    assert "cannot be read as YAML" in mistake("report", tmp_path / "run")
+    assert "config.yaml, line 1: is no YAML: " in mistake("report", tmp_path / "run")
 
 
 def test_damage_in_a_run_is_named_with_what_to_do(tmp_path, reported, mistake, flexunet):
