@@ -55,6 +55,8 @@ def check_input(source: Path) -> None:
     Raises:
         UserError: If it is none.
     """
+    if source.parts and source.parts[0].endswith(":") and len(source.parts[0]) > 2:  # https:
+        raise UserError(f"{source}: is an address; download the file first")
     if not source.is_file():
         raise UserError(f"{source}: {'is no file' if source.exists() else 'no such file'}")
 

@@ -321,6 +321,10 @@ def test_a_path_that_is_no_file_is_one_line(verb, path, mistake):
     assert "is no file" in line or "no such file" in line
 
 
+def test_an_address_is_no_file(mistake):
+    assert "is an address; download the file first" in mistake("export", "https://example.org/a.ckpt", "--to", "onnx")
+
+
 def test_a_scaling_that_is_not_ours_is_refused(tmp_path):
     import keras
 
