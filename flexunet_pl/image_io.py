@@ -389,7 +389,8 @@ def written_in_place(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        error.filename = str(path) if error.filename in {None, str(temporary)} else error.filename
+        if error.errno is not None and error.filename in {None, str(temporary)}:
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

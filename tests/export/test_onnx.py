@@ -290,8 +290,7 @@ def test_bad_images_are_named_and_the_rest_goes_on(tmp_path, exported, phantoms)
 
 @pytest.mark.parametrize("size", [None, (64, 48)])
 def test_padded_images_keep_their_resolution(lively, tmp_path, runtime, size):
-    command = ["export", str(lively), "--output", str(tmp_path / "m.onnx"), "--fit", "pad"]
-    assert main([*command, *(["--size", str(list(size))] if size else [])]) == 0
+    write_onnx(read_source(lively, "pad"), tmp_path / "m.onnx", probabilities=True, fixed_size=size)
     model = runtime.Model(tmp_path / "m.onnx")
     network = load_model(lively)
     for shape in [size] if size else [(32, 48), (33, 31), (5, 7), (1, 1), (1, 90), (2, 3), (64, 61)]:
@@ -324,7 +323,6 @@ def test_the_folder_for_triton_is_what_it_reads(lively, tmp_path, runtime, capsy
     assert runtime.Model(folder / "1" / "model.onnx").predict_batch(noise(8, 40, 50, 3)).shape == (8, 40, 50)
     assert main(["export", str(lively), "--to", "triton", "--output", str(folder)]) == 2
     assert "is there already; name another folder" in capsys.readouterr().err
-    assert main(["export", str(lively), "--to", "triton", "--output", str(folder), "--overwrite"]) == 0
 
 
 @pytest.mark.slow
