@@ -117,7 +117,7 @@ def test_a_series_in_time_and_colours_are_refused(tmp_path):
     ("name", "content"),
     [
         ("a.nii", b"<html>not found</html>" * 40),
-        ("a.nii.gz", gzip.compress(b"x" * 1000)),
+        ("a.nii.gz", gzip.compress(b"x" * 1000, mtime=0)),
         ("a.mha", b"NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = secret.raw\n"),
         ("a.nrrd", b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\ndata file: secret.raw\n\n"),
         ("a.mha", b"BinaryData = True\nDimSize = 9 x\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"),
