@@ -250,7 +250,7 @@ def _exit_status(error: BaseException) -> int | None:
         return 3
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return 3
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+    if (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)) or _is_of_lost_process(error):
         return 3
     if isinstance(error, UserError | argparse.ArgumentError) or type(error).__name__ == "MisconfigurationException":
         return 2
@@ -259,6 +259,11 @@ def _exit_status(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.filename is not None:
         return 2
     return None
+
+
+def _is_of_lost_process(error: BaseException) -> bool:
+    """Tell whether another process of a distributed run is gone: NCCL has classes for it, gloo has none."""
+    return type(error).__name__ in {"DistBackendError", "DistNetworkError"} or "/gloo/transport/" in str(error)
 
 
 def _raised_by(error: BaseException) -> str:
@@ -280,6 +285,8 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         inner = lines[-1].partition("Error: ")[2] or lines[-1]  # raised in a worker, it has the trace before it
         return f"memory ran out ({inner}); lower data.num_workers or data.batch_size, or --workers"
+    if _is_of_lost_process(error):
+        return "another process of this run is gone; its own lines, or who killed it, tell why; resume with --ckpt_path"
     if isinstance(error, RuntimeError) and "DataLoader worker" in lines[0]:
         return f"{lines[0]} Probably memory ran out; lower data.num_workers or data.batch_size"
     if lines[0].startswith("Caught ") and "worker process" in lines[0]:

@@ -4,7 +4,9 @@ import hashlib
 import io
 import logging
 import os
+import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -121,11 +123,13 @@ def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[s
             "use another checkpoint of the run, or remove the sidecar if you changed the file on purpose"
         )
     try:
-        checkpoint = torch.load(target, map_location=map_location or "cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's version, where it is refused anyway
+            checkpoint = torch.load(target, map_location=map_location or "cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds, and its advice is to load unsafely
-        raise ModelFileError(
-            f"{target}: is no checkpoint of flexunet, or holds Python objects, which are never loaded"
-        ) from error
+        named = re.search(r"GLOBAL ([\w.]{1,80}) ", str(error))
+        what = f"holds Python's `{named[1]}`" if named else "is no checkpoint of flexunet, or holds Python objects"
+        raise ModelFileError(f"{target}: {what}; objects are never loaded, and nothing was run") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ModelFileError(f"{target}: is no checkpoint of flexunet: it has no state_dict")
     for key, kind in {"callbacks": dict, "hyper_parameters": dict, "pytorch-lightning_version": str}.items():

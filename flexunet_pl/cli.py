@@ -35,7 +35,7 @@ from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import written_in_place
 from flexunet_pl.inference.inference import Inference
-from flexunet_pl.mistakes import explain_mistake, model_keys, unreadable_config
+from flexunet_pl.mistakes import explain_mistake, model_keys
 from flexunet_pl.models.build import TRUSTED_PACKAGES
 from flexunet_pl.network_settings import (
     LINKED_ARGUMENTS,
@@ -175,9 +175,7 @@ class FlexUNetCLI(LightningCLI):
         Raises:
             UserError: If the command line or a configuration file is wrong.
         """
-        self._words = list(args)
-        if unreadable := unreadable_config(args):
-            raise UserError(unreadable)
+        self._named = model_keys(args)
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
@@ -215,7 +213,7 @@ class FlexUNetCLI(LightningCLI):
             for key, value in self.config[verb].items()
             if key.startswith("model.") and key.rpartition(".")[2] not in LINKED_ARGUMENTS and value is not None
         }
-        named, defaults = model_keys(self._words), self._parser(verb).get_defaults()
+        named, defaults = self._named, self._parser(verb).get_defaults()
         if verb == "fit" and "optimizer_states" not in checkpoint:
             say(f"note: {path} holds weights and no state of a training: a new one starts from them")
             self._first_weights = checkpoint["state_dict"]

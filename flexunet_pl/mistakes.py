@@ -50,43 +50,26 @@ def explain_mistake(message: str, known: Iterable[str]) -> str:
     return flat.removeprefix("Parser ")
 
 
-def unreadable_config(args: Sequence[str]) -> str | None:
-    """Find the configuration file of a command line that is no YAML.
+def model_keys(args: Sequence[str]) -> set[str]:
+    """List the settings of the model that a command line and its configuration files name.
 
     Args:
         args: The command line.
 
     Returns:
-        One line that names the file, the place and the problem; None where all files can be read.
-    """
-    for value in _config_files(args):
-        if Path(value).is_file():
-            try:
-                content = read_yaml(Path(value))
-            except UserError as error:
-                return str(error)
-            if not isinstance(content, dict):
-                return f"{value}: holds no keys; expected `key: value` lines, as in configs/default.yaml"
-    return None
-
-
-def model_keys(args: Sequence[str]) -> set[str]:
-    """List the settings of the model that a command line and its configuration files name.
-
-    Args:
-        args: The command line; its files can be read.
-
-    Returns:
         Names below `model`, such as ``image_size``.
+
+    Raises:
+        UserError: If a configuration file is no YAML of keys; one line with the file, the place and the problem.
     """
     keys = {arg.removeprefix("--model.").partition("=")[0] for arg in args if arg.startswith("--model.")}
-    for value in _config_files(args):
-        if Path(value).is_file():
-            model = (read_yaml(Path(value)) or {}).get("model")
+    files = [value for option, value in pairwise(args) if option in {"-c", "--config"}]
+    files += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
+    for path in map(Path, files):
+        if path.is_file():
+            content = read_yaml(path)
+            if not isinstance(content, dict):
+                raise UserError(f"{path}: holds no keys; expected `key: value` lines, as in configs/default.yaml")
+            model = content.get("model")
             keys |= set(model) if isinstance(model, dict) else set()
     return {key.partition(".")[0] for key in keys}
-
-
-def _config_files(args: Sequence[str]) -> list[str]:
-    given = [value for option, value in pairwise(args) if option in {"-c", "--config"}]
-    return given + [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]

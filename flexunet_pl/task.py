@@ -1,6 +1,6 @@
 """SegmentationTask: network, loss, optimizer, scheduler and scores as one LightningModule."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from flexunet_pl.losses import weigh_classes
 from flexunet_pl.metrics import SegmentationScores
 from flexunet_pl.models.build import build_network, for_pixels, network_spec, size_factor
 from flexunet_pl.models.flexunet import FlexUNet
+from flexunet_pl.models.misfit import explain_misfit
 from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.rgb_map import RgbMap
 
@@ -272,7 +273,8 @@ class SegmentationTask(LightningModule):
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise ModelFileError(f"the checkpoint does not fit the network: {_first_lines(str(error))}") from error
+            why = explain_misfit(self.network, _of_network(state_dict)) or str(error).splitlines()[0]
+            raise ModelFileError(f"the checkpoint cannot be used: {why}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the hyper-parameters as plain values, and within an epoch the scores that all processes have so far."""
@@ -312,13 +314,16 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:
         except UserError as error:
             raise ModelFileError(f"{path}: {error}") from error
     network = for_pixels(network)
-    prefix = "network."
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ModelFileError(f"{path}: {_first_lines(str(error))}") from error
+    weights = _of_network(checkpoint["state_dict"])
+    if why := explain_misfit(network, weights):
+        raise ModelFileError(f"{path}: {why}")
+    network.load_state_dict(weights)
     return network.eval()
+
+
+def _of_network(state: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = "network."
+    return {str(k).removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix)}
 
 
 def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float]:
@@ -330,14 +335,3 @@ def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float
     if not weights[rgb_map.names[0]]:  # the mean over a picture of background alone would be 0 / 0
         raise UserError(f"model.class_weights.{rgb_map.names[0]} is 0; give the background a small weight")
     return [float(weights[name]) for name in rgb_map.names]
-
-
-def _first_lines(message: str, count: int = 3) -> str:
-    """Return the beginning of what torch says of weights that do not fit: a few lines, and of a list a few keys."""
-    lines: Sequence[str] = [line.strip() for line in message.splitlines() if line.strip()]
-    return " ".join(_shortened(line) for line in lines[:count])
-
-
-def _shortened(line: str, count: int = 5) -> str:
-    keys = line.split(", ")
-    return line if len(keys) <= count else f"{', '.join(keys[:count])} and {len(keys) - count} more."

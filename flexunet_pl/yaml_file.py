@@ -12,13 +12,18 @@ _MAX_VALUES = 100_000  # with each alias counted as what it stands for
 
 
 def read_yaml(path: Path) -> Any:
+    """Read a YAML file, as `read_yaml_text`, for its content alone."""
+    return read_yaml_text(path)[0]
+
+
+def read_yaml_text(path: Path) -> tuple[Any, str]:
     """Read a YAML file.
 
     Args:
         path: The file, UTF-8.
 
     Returns:
-        What it holds: mappings, lists and plain values.
+        What it holds: mappings, lists and plain values. And how it is written.
 
     Raises:
         UserError: If it cannot be read, is no YAML of plain values, or is larger than it seems; the message begins with
@@ -39,14 +44,14 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> tuple[Any, str]:
     if path.stat().st_size > _MAX_BYTES:
         raise UserError(f"{path}: has more than {_MAX_BYTES // 10**6} MB; a configuration has not")
     text = path.read_text(encoding="utf-8")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and _count(root, {}) > _MAX_VALUES:
         raise UserError(f"{path}: its aliases stand for more than {_MAX_VALUES} values; write them out")
-    return yaml.safe_load(text)
+    return yaml.safe_load(text), text
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

@@ -3,8 +3,10 @@
 import json
 import os
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ import yaml
 
 from flexunet_pl.__main__ import main
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom
+
+if TYPE_CHECKING:
+    from selenium.webdriver.chrome.webdriver import WebDriver
 
 TINY = {
     "model": {
@@ -106,6 +111,27 @@ def lively(tmp_path_factory, trained):
     path = tmp_path_factory.mktemp("lively") / "model.ckpt"
     torch.save(checkpoint, path)
     return path
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> "Iterator[WebDriver]":
+    """Chromium without a window, which notes what pages complain of."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
+                 "no-first-run", "disable-component-update", "disable-sync", "window-size=1100,1000",
+                 f"user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
+        options.add_argument(f"--{word}")
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,4 @@
 import io
-import struct
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from flexunet_pl.image_io import read_image, read_mask, resize_image, resize_mas
 from flexunet_pl.pairing import Pair, check_pair, list_files, list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice
 from flexunet_pl.rgb_map import RgbMap
+from tests.handmade import GREY_ALPHA, RGB, bomb, png
 
 MAP = RgbMap.parse({"background": [0, 0, 0], "lung": [0, 0, 255], "tumour": [255, 0, 0]})
 
@@ -91,15 +90,9 @@ def test_exif_orientation_is_applied_to_image_and_mask(tmp_path, orientation, su
 
 @pytest.mark.case("C4")
 def test_sixteen_bits_per_colour_are_refused_not_crushed(tmp_path):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    for color_type, channels in ((2, 3), (4, 2)):
-        rows = b"".join(b"\0" + np.full(4 * channels, 900, ">u2").tobytes() for _ in range(4))
-        header = struct.pack(">IIBBBBB", 4, 4, 16, color_type, 0, 0, 0)
+    for kind, channels in ((RGB, 3), (GREY_ALPHA, 2)):
         path = tmp_path / f"{channels}.png"
-        parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+        path.write_bytes(png(4, 4, 16, kind, (b"\0" + np.full(4 * channels, 900, ">u2").tobytes()) * 4))
         with pytest.raises(DataError, match="16 bits in each of several channels"):
             read_image(path, window=(0, 1200))
 
@@ -193,13 +186,8 @@ def test_what_is_no_image_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize("side", [8_000, 20_000, 40_000])
 def test_decompression_bombs_are_refused_unread(tmp_path, side):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = zlib.compress(bytes(side // 8 + 1) * 10)  # far fewer than declared: reading on would fail differently
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     path = tmp_path / "bomb.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    path.write_bytes(bomb(side, side))  # of fewer rows than declared: reading on would fail differently
     with pytest.raises(DataError, match="megapixels"):
         read_image(path)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from flexunet_pl.errors import UserError
-from flexunet_pl.mistakes import explain_mistake, unreadable_config
+from flexunet_pl.mistakes import explain_mistake, model_keys
 from flexunet_pl.yaml_file import read_yaml
 
 
@@ -29,15 +29,17 @@ def test_a_parser_s_message_becomes_one_line(message, line):
 def test_a_configuration_without_keys_is_named(tmp_path):
     for name, content in {"empty.yaml": "", "list.yaml": "- 1\n"}.items():
         (tmp_path / name).write_text(content)
-        assert f"{name}: holds no keys" in unreadable_config(["fit", f"--config={tmp_path / name}"])
+        with pytest.raises(UserError, match=f"{name}: holds no keys"):
+            model_keys(["fit", f"--config={tmp_path / name}"])
 
 
 def test_the_unreadable_file_is_found(tmp_path):
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
-    good.write_text("a: 1\n")
+    good.write_text("model: {image_size: [32, 32]}\n")
     bad.write_text("a: 1\nb: [1,\nc: }\n")
-    assert unreadable_config(["fit", "-c", str(good)]) is None
-    assert unreadable_config(["fit", "-c", str(good), "--config", str(bad)]).startswith(f"{bad}, line 3: is no YAML")
+    assert model_keys(["fit", "-c", str(good), "--model.loss.alpha=1"]) == {"image_size", "loss"}
+    with pytest.raises(UserError, match=f"^{bad}, line 3: is no YAML"):
+        model_keys(["fit", "-c", str(good), "--config", str(bad)])
 
 
 def test_a_configuration_is_as_large_as_it_seems(tmp_path):

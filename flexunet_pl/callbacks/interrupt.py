@@ -49,7 +49,7 @@ class GracefulStop(Callback):
         """Save and stop, where a signal came."""
         if not trainer.is_last_batch and self._asked(trainer):
             target = last_checkpoint(trainer)
-            trainer.save_checkpoint(target)
+            trainer.save_checkpoint(target, weights_only=False)
             self._stop(trainer, target)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

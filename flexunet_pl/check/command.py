@@ -13,6 +13,7 @@ from flexunet_pl.check.output import print_results, to_json, write_results
 from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.check.summary import summarise
 from flexunet_pl.console import say
+from flexunet_pl.data_lock import NAME, find_changes, write_lock
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.experiment_file import read_model_section
 from flexunet_pl.pairing import Pair, survey_pairs
@@ -33,6 +34,7 @@ def check_data(
     out: Path | None = None,
     json: bool = False,
     workers: int | None = None,
+    lock: bool = False,
 ) -> int:
     """Check a data set: files, pairs, colours, classes, copies and patients across splits, masks in the wrong place.
 
@@ -49,6 +51,8 @@ def check_data(
         out: Folder for statistics.png, samples.png, class_weights.yaml and check.json, and look_alikes.png.
         json: Whether to print the result as JSON on standard output, and nothing else there.
         workers: Processes; by default as many as there are cores.
+        lock: Whether to write data.lock, the SHA-256 of each file, which fit, validate, test and check compare from
+            then on; `sha256sum -c data.lock` does too.
 
     Returns:
         The exit status.
@@ -77,7 +81,9 @@ def check_data(
     scanned = scan_pairs(pairs, known, window, processes if len(pairs) > 64 else 0)
     console = Console(stderr=True)
     scans = list(track(scanned, "checking", total=len(pairs), console=console, disable=not console.is_terminal))
-    findings = [*problems, *find_faults(scans, known, groups)]
+    of_files = [pair for _, pair in pairs]
+    changes = [] if lock else find_changes(root, of_files)
+    findings = [*problems, *(Finding("changed file", line) for line in changes), *find_faults(scans, known, groups)]
     look_alikes = rank_look_alikes(scans)
     summary = summarise(scans, findings, look_alikes, known, (size[0], size[1]), groups)
     if rgb_map is None:
@@ -88,7 +94,17 @@ def check_data(
         sys.stdout.write(to_json(summary))
     else:
         print_results(summary)
+    if lock:
+        _lock(root, of_files, findings)
     return 1 if findings else 0
+
+
+def _lock(root: Path, pairs: list[Pair], findings: list[Finding]) -> None:
+    broken = sum(finding.kind in {"pairing", "unusable file"} for finding in findings)
+    if broken:
+        say(f"{root / NAME}: not written: {broken} of the findings are files that cannot be used; mend them first")
+    else:
+        say(f"{root / NAME} written, with {write_lock(root, pairs)} files")
 
 
 def _check_sizes(window: Any, size: Any) -> None:

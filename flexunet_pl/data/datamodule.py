@@ -19,6 +19,7 @@ from flexunet_pl.data.foreground import find_foreground
 from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import PRESETS, Transform
+from flexunet_pl.data_lock import find_changes
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import ImageReader, Window
 from flexunet_pl.pairing import Pair, check_pair, list_pairs
@@ -104,19 +105,24 @@ class SegmentationDataModule(LightningDataModule):
         self.unusable: dict[str, str] = {}  # files of its part that cannot be predicted, and why
 
     def setup(self, stage: str) -> None:
-        """List the files of a stage and check their headers.
+        """List the files of a stage, check their headers, and compare them with ``data.lock`` where there is one.
 
         Args:
             stage: fit, validate, test or predict.
 
         Raises:
             UserError: If the folder of the stage was not given.
+            DataError: If its files do not fit each other, or were changed.
         """
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
             if split not in self.pairs:
                 pairs = list_pairs(self.folder(split))
                 for pair in pairs:
                     check_pair(pair)
+                changes = find_changes(self.folder(split).parent, pairs)
+                if changes:
+                    rest = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+                    raise DataError(f"{changes[0]}{rest}; restore it, or write it anew with flexunet check --lock")
                 self.pairs[split] = pairs
         if stage == "predict" and not self.predict_cases:
             if self.predict_dir is None:

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -48,13 +48,16 @@ class OnnxOptions(NamedTuple):
     max_drop: float = 0.005
 
 
-def export_onnx(checkpoint: Path, output: Path, options: OnnxOptions) -> None:
+def export_onnx(checkpoint: Path, output: Path, options: OnnxOptions) -> dict[str, Any]:
     """Write a checkpoint as an ONNX file, after it is proven to do the same.
 
     Args:
         checkpoint: The checkpoint.
         output: The file; beside it a ``.parity.json`` with the proof.
         options: How.
+
+    Returns:
+        What the file says of the model, as plain data.
 
     Raises:
         UserError: If the options do not go together.
@@ -100,6 +103,7 @@ def export_onnx(checkpoint: Path, output: Path, options: OnnxOptions) -> None:
     if "openvino" not in list_engines():
         say("note: OpenVINO is not installed, so it was not compared: pip install 'flexunet-pl[openvino]'")
     say(f"{output} written ({output.stat().st_size / 1e6:.1f} MB), with {output.with_suffix('.parity.json').name}")
+    return source.metadata
 
 
 def _check(rows: Sequence[Row], output: Path, precision: Precision) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from flexunet_pl.console import say
 from flexunet_pl.errors import UserError
 from flexunet_pl.export.onnx_export import OnnxOptions, export_onnx
-from flexunet_pl.export.onnx_file import read_source
 from flexunet_pl.image_io import written_in_place
 
 _MAX_BATCH = 8
@@ -28,9 +27,8 @@ def export_triton(checkpoint: Path, folder: Path, options: OnnxOptions, *, overw
         raise UserError(f"{folder}: is there already; name another folder, or add --overwrite")
     version = folder / "1"
     version.mkdir(parents=True, exist_ok=True)
-    export_onnx(checkpoint, version / "model.onnx", options)
+    metadata = export_onnx(checkpoint, version / "model.onnx", options)
     (version / "model.parity.json").replace(folder / "model.parity.json")  # a version holds the model alone
-    metadata = read_source(checkpoint, options.fit).metadata
     with written_in_place(folder / "config.pbtxt") as temporary:
         temporary.write_text(_describe(list(metadata["rgb_map"]), options, json.dumps(metadata)), encoding="utf-8")
     say(f"{folder} written: tritonserver --model-repository {folder.absolute().parent}")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.rgb_map import RgbMap
-from flexunet_pl.yaml_file import read_yaml
+from flexunet_pl.yaml_file import read_yaml_text
 
 _FIELDS = {"patient": "(?P<patient>[^/]+?)", "name": "(?P<name>[^/]+?)", "slice": "(?P<slice>[0-9]+)"}
 _NOTES = {"title", "source", "license", "original_split"}  # for the reader
@@ -169,8 +169,7 @@ def read_recipe(name: str) -> Recipe:
     path = known.get(name, Path(name))
     if not path.is_file():
         raise UserError(f"{name}: no such recipe; there are {', '.join(known)}, or give the path of a YAML file")
-    content = read_yaml(path)
-    text = path.read_text(encoding="utf-8")
+    content, text = read_yaml_text(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no keys; see the recipes in data/recipes")
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.pairing import Pair, list_pairs
 from flexunet_pl.rgb_map import RgbMap
-from flexunet_pl.yaml_file import read_yaml
+from flexunet_pl.yaml_file import read_yaml_text
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], str]:
         raise UserError(
             f"{folder}: is no folder of a run: it has no config.yaml; name one such as runs/flexunet/version_0"
         )
-    config = read_yaml(path)
-    text = path.read_text(encoding="utf-8")
+    config, text = read_yaml_text(path)
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or "rgb_map" not in model:
         raise UserError(f"{path}: has no model.rgb_map; name the folder of a training")

@@ -6,11 +6,9 @@ import io
 import json
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.export.conftest import RUNTIME, noise
+from tests.handmade import bomb
 
 pytest.importorskip("uvicorn")
 
@@ -101,17 +100,6 @@ def test_it_says_how_it_is_and_what_it_serves(served, exported):
     assert "flexunet_batch_images_bucket" in text
     assert "process_resident_memory_bytes" in text
     assert "flexunet_inside 0.0" in text
-
-
-def bomb(width, height):
-    """A small PNG that declares many pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes((width // 8 + 1) * min(height, 1000)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 BROKEN = {

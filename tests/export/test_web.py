@@ -50,26 +50,6 @@ def site(tmp_path_factory, exported):
     server.server_close()
 
 
-@pytest.fixture
-def browser(tmp_path):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run",
-                 "disable-component-update", "disable-sync", "window-size=1100,1000",
-                 f"user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
-        options.add_argument(f"--{word}")
-    driver = webdriver.Chrome(options=options, service=Service(driver))
-    yield driver
-    driver.quit()
-
-
 def wait_for(driver, script):
     from selenium.webdriver.support.ui import WebDriverWait
 

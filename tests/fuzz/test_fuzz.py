@@ -31,7 +31,7 @@ from flexunet_pl.image_io import read_image, read_mask
 from flexunet_pl.interop.config import convert
 from flexunet_pl.interop.keras import save_keras_weights
 from flexunet_pl.interop.keras_file import read_keras_file
-from flexunet_pl.mistakes import unreadable_config
+from flexunet_pl.mistakes import model_keys
 from flexunet_pl.prepare import raw_files
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 from flexunet_pl.rgb_map import RgbMap
@@ -228,7 +228,7 @@ TARGETS = {
     "nrrd": Target(nrrd, read_volume, (DataError,), 200, 0.01, ".nrrd"),
     "npy": Target(arrays, read_array, (DataError,), 400, 0.03, ".npy"),
     "ini": Target(settings, lambda p: convert(p.read_bytes().decode("latin-1")), (UserError,), 500, 0.01, ".config"),
-    "yaml": Target(configurations, lambda p: unreadable_config(["-c", str(p)]), (), 500, 0.01, ".yaml"),
+    "yaml": Target(configurations, lambda p: model_keys(["-c", str(p)]), (UserError,), 500, 0.01, ".yaml"),
     "rgb_map": Target(maps, lambda p: RgbMap.parse(p.read_bytes().decode("latin-1")), (UserError,), 800, 0.03, ".txt"),
     "archive": Target(archives, read_archive, (UserError,), 400, 0.0095, ".zip"),
     "keras": Target(keras_files, read_keras_file, (ModelFileError,), 6, 0.0005, ".h5", 35),

@@ -51,16 +51,6 @@ class Job:
         assert len(lines) == 1, text[-3000:]
         return lines[0]
 
-    def family(self):
-        """Processes of its session that are left."""
-        left = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                words = stat.read_text().rpartition(")")[2].split()
-                if int(words[3]) == self.pid and words[0] != "Z":
-                    left.append(int(stat.parent.name))
-        return left
-
 
 class Zygote:
     """See `zygote.py`."""
@@ -112,6 +102,17 @@ def place(tmp_path, phantoms):
         return folder
 
     return make
+
+
+def session(pid):
+    """Processes of a session that are left, but for those that wait to be collected."""
+    left = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            words = stat.read_text().rpartition(")")[2].split()
+            if int(words[3]) == pid and words[0] != "Z":
+                left.append(int(stat.parent.name))
+    return left
 
 
 def weights(path):

@@ -75,40 +75,25 @@ def test_the_markdown_shows_pictures_that_are_there(reported):
     assert "| Dice, mean [95 % interval] |" in text
 
 
-def test_a_browser_shows_it_without_complaint_on_a_phone_and_in_the_dark(reported):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    try:
-        paper = {}
-        for scheme in ("light", "dark"):
-            feature = {"name": "prefers-color-scheme", "value": scheme}
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-            metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-            browser.get((reported / "report.html").as_uri())
-            assert browser.get_log("browser") == []
-            assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
-            widths = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
-            assert len(widths) >= 4
-            assert all(widths)
-            charts = "return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().width)"
-            assert all(200 < width <= 390 for width in browser.execute_script(charts))
-            style = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
-            paper[scheme] = browser.execute_script(style)
-        brightness = {k: sum(map(int, re.findall(r"\d+", v[0])[:3])) for k, v in paper.items()}
-        assert brightness["dark"] < 150 < 600 < brightness["light"]
-    finally:
-        browser.quit()
+def test_a_browser_shows_it_without_complaint_on_a_phone_and_in_the_dark(reported, browser):
+    paper = {}
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.get((reported / "report.html").as_uri())
+        assert browser.get_log("browser") == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        widths = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
+        assert len(widths) >= 4
+        assert all(widths)
+        charts = "return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().width)"
+        assert all(200 < width <= 390 for width in browser.execute_script(charts))
+        style = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
+        paper[scheme] = browser.execute_script(style)
+    brightness = {k: sum(map(int, re.findall(r"\d+", v[0])[:3])) for k, v in paper.items()}
+    assert brightness["dark"] < 150 < 600 < brightness["light"]
 
 
 def test_names_are_no_code(tmp_path):
