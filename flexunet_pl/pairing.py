@@ -1,5 +1,9 @@
-"""List the images of a folder, pair them with their masks by stem, check the pairs by their headers."""
+"""List the images of a folder, pair them with their masks by stem, check the pairs by their headers.
 
+Stems that other file systems take for one, which tell neither case nor the two spellings of é apart, are one here too.
+"""
+
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +39,7 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[
         raise DataError(f"{folder}: no image in this folder; expected files ending in {', '.join(sorted(suffixes))}")
     by_stem: dict[str, Path] = {}
     for file in files:
-        twin = by_stem.setdefault(file.stem, file)
+        twin = by_stem.setdefault(_key(file), file)
         if twin is not file:
             raise DataError(_ambiguous(file, twin))
     return files
@@ -73,8 +77,8 @@ def survey_pairs(folder: Path) -> Survey:
         for path in candidates:
             if not path.is_file():
                 problems.append(f"{path}: leads nowhere; mend the link or remove it")
-            elif by_stem.setdefault(path.stem, path) is not path:
-                problems.append(_ambiguous(path, by_stem[path.stem]))
+            elif by_stem.setdefault(_key(path), path) is not path:
+                problems.append(_ambiguous(path, by_stem[_key(path)]))
         found.append(by_stem)
     images, masks = found
     for one, other, missing in ((images, masks, "mask"), (masks, images, "image")):
@@ -82,7 +86,7 @@ def survey_pairs(folder: Path) -> Survey:
         problems += [_lonely(one[stem], missing, where) for stem in sorted(one.keys() - other.keys())]
     if not images and not problems:
         problems.append(f"{folder / 'images'}: no image in this folder")
-    return Survey([Pair(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())], problems)
+    return Survey(_pairs(images, masks), problems)
 
 
 def list_pairs(folder: Path) -> list[Pair]:
@@ -98,14 +102,23 @@ def list_pairs(folder: Path) -> list[Pair]:
         DataError: If a folder is missing or empty, a stem stands twice, or a file has no partner.
     """
     # the reference pairs two unsorted listings by position
-    images = {p.stem: p for p in list_files(folder / "images")}
-    masks = {p.stem: p for p in list_files(folder / "masks", MASK_SUFFIXES)}
+    images = {_key(p): p for p in list_files(folder / "images")}
+    masks = {_key(p): p for p in list_files(folder / "masks", MASK_SUFFIXES)}
     for one, other, missing in ((images, masks, "mask"), (masks, images, "image")):
         lonely = sorted(one.keys() - other.keys())
         if lonely:
             rest = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
             raise DataError(_lonely(one[lonely[0]], missing, folder / f"{missing}s", rest))
-    return [Pair(images[stem], masks[stem]) for stem in sorted(images)]
+    return _pairs(images, masks)
+
+
+def _pairs(images: dict[str, Path], masks: dict[str, Path]) -> list[Pair]:
+    found = (Pair(image, masks[key]) for key, image in images.items() if key in masks)
+    return sorted(found, key=lambda pair: pair.image.stem)
+
+
+def _key(path: Path) -> str:
+    return unicodedata.normalize("NFC", path.stem).casefold()
 
 
 def _candidates(folder: Path, suffixes: frozenset[str]) -> list[Path]:

@@ -216,6 +216,7 @@ def test_mixed_precision_is_a_flag(workspace, flexunet):
     assert all(torch.isfinite(w).all() for w in weights(RUN).values())
 
 
+@pytest.mark.case("B4")
 @pytest.mark.slow
 def test_two_processes_train_and_score_like_one(workspace, phantoms):
     def run(*args):
@@ -258,6 +259,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.case("B4")
 @pytest.mark.slow
 def test_two_processes_stopped_and_resumed_end_like_two_uninterrupted_ones(workspace):
     (workspace / "driver.py").write_text(STOPPING)
@@ -454,6 +456,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_training(workspace, m
     assert not (among / "flexunet").exists()
 
 
+@pytest.mark.case("A6")
 def test_a_job_that_slurm_ends_is_requeued_and_goes_on(workspace, flexunet, monkeypatch, capsys):
     scontrol = workspace / "bin" / "scontrol"
     scontrol.parent.mkdir()
@@ -621,7 +624,7 @@ def test_mistakes_in_prediction_are_named(workspace, mistake, trained, phantoms)
     assert "junk.ckpt: is no checkpoint" in predict("--prediction.output_dir", "o", checkpoint="junk.ckpt")
     good = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     torch.save({**good, "state_dict": {}}, "other.ckpt")
-    assert "does not fit the network" in predict("--prediction.output_dir", "o2", checkpoint="other.ckpt")
+    assert "its weights do not fit the network" in predict("--prediction.output_dir", "o2", checkpoint="other.ckpt")
     torch.save({**good, "hyper_parameters": {**good["hyper_parameters"], "network": "x"}}, "network.ckpt")
     assert "network is no class path" in predict("--prediction.output_dir", "o3", checkpoint="network.ckpt")
     assert "prediction.output_dir is missing" in predict()

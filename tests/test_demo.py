@@ -16,6 +16,7 @@ from tests.conftest import TINY
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_the_demo_shows_scores_and_where_everything_lies(workspace, flexunet, monkeypatch):
     draw = demo.write_phantom
     monkeypatch.setattr(demo, "write_phantom", lambda out, **kw: draw(out, patients=3, slices=1, size=64, **kw))

@@ -327,6 +327,35 @@ def test_pairs_by_stem_in_order_of_names_whatever_the_listing_says(tmp_path, mon
     assert all(p.image.stem == p.mask.stem for p in pairs)
 
 
+@pytest.mark.case("D6")
+def test_both_spellings_of_a_letter_and_any_case_are_one_stem(tmp_path):
+    for name in ("images/e\u0301.png", "masks/\u00e9.png", "images/IMG_1.JPG", "masks/img_1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        saved(tmp_path / name, noise((4, 4, 3)), format="PNG")
+    assert [(p.image.name, p.mask.name) for p in list_pairs(tmp_path)] == [
+        ("IMG_1.JPG", "img_1.png"), ("e\u0301.png", "\u00e9.png")]  # fmt: skip
+
+
+@pytest.mark.case("D5")
+@pytest.mark.parametrize("twin", ["A.jpg", "a.png"])
+def test_two_files_that_would_be_one_elsewhere_are_refused(tmp_path, twin):
+    saved(tmp_path / "A.png", noise((4, 4)))
+    saved(tmp_path / twin, noise((4, 4)))
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system does not tell them apart")
+    with pytest.raises(DataError, match="has the same stem as"):
+        list_files(tmp_path)
+
+
+@pytest.mark.case("D7")
+def test_links_are_followed_out_of_the_folder_too(tmp_path):
+    saved(tmp_path / "a.png", noise((4, 4, 3)))
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        (tmp_path / "data" / kind / "a.png").symlink_to("../../a.png")
+    assert len(list_pairs(tmp_path / "data")) == 1
+
+
 def test_the_folders_mistakes_are_named(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         list_files(tmp_path / "nowhere")

@@ -88,6 +88,7 @@ def small(words):
     return [*words, *TINY, *SMALL]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_work(workspace, my_data, flexunet):
     ran = []
     for command in COMMANDS:

@@ -1,6 +1,8 @@
-"""HistoryCurves: the course of training as CSV files and curves, redrawn after every epoch."""
+"""HistoryCurves: the course of training as CSV files and curves."""
 
 import csv
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,22 @@ _TABLES = {
 }
 
 
+_DRAWN_EVERY_S = 5  # four pictures take longer than a small epoch
+
+
 class HistoryCurves(Callback):
     """Writes ``train_losses``, ``train_metrics`` (the reference's columns), ``train_dice`` and ``learning_rate``.
 
-    Each is a CSV file and a picture.
-
-    The rows are part of the checkpoint: a resumed run writes the whole course.
+    Each is a CSV file, written after every epoch, and a picture, which is drawn anew where some seconds have passed and
+    at the end. The rows are part of the checkpoint: a resumed run writes the whole course.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self._folder: Path | None = None
         self._validated = False
+        self._stale = False  # whether rows were added since the curves were drawn
+        self._drawn = 0.0  # seconds, of a clock that begins anywhere
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows."""
@@ -47,6 +53,7 @@ class HistoryCurves(Callback):
         """Find the run's folder; all processes must ask for it together."""
         if stage == "fit":
             self._folder = Path(trainer.log_dir or trainer.default_root_dir)
+            self._drawn = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the last validation, whose scores Lightning keeps until the next one."""
@@ -70,7 +77,24 @@ class HistoryCurves(Callback):
             self._folder.mkdir(parents=True, exist_ok=True)
             for name, table in _TABLES.items():
                 _write_csv(self._folder / f"{name}.csv", ["epoch", *table], self.rows)
+            self._stale = True
+            if time.monotonic() - self._drawn >= _DRAWN_EVERY_S:
+                self._draw()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last epochs."""
+        self._draw()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Draw the last epochs of a run that is stopped, too."""
+        with suppress(OSError):  # where it is stopped by a full disk
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._stale and self._folder is not None:
+            for name, table in _TABLES.items():
                 _draw(self._folder / f"{name}.png", list(table), self.rows)
+            self._drawn, self._stale = time.monotonic(), False
 
 
 def _write_csv(path: Path, columns: list[str], rows: list[dict[str, float]]) -> None:

@@ -114,6 +114,7 @@ def test_a_mask_of_another_size_is_named(data, check):
     assert "mask is 95x96 px" in found["unusable file"][0]
 
 
+@pytest.mark.case("D5")
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_a_picture_in_two_splits_is_named(data, check, suffix):
     image, mask = _pair(data, "train", 2)
@@ -156,6 +157,7 @@ def test_names_of_all_kinds_are_read(data, check):
     assert check(data) == (0, {})
 
 
+@pytest.mark.case("D4")
 def test_what_does_not_pair_is_named_all_of_it(data, check):
     lonely = [_pair(data, "train", i)[1] for i in (1, 3)]
     for mask in lonely:
@@ -167,6 +169,7 @@ def test_what_does_not_pair_is_named_all_of_it(data, check):
     assert any(str(loop) in message and "leads nowhere" in message for message in found["pairing"])
 
 
+@pytest.mark.case("D8")
 def test_a_class_that_a_split_lacks_is_named(data, check):
     for mask in (data / "valid" / "masks").iterdir():
         pixels = read_image(mask).copy()

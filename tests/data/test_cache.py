@@ -133,6 +133,7 @@ def _fill(path):
     DiskCache(path, 40, (60, 70, 3)).fill(iter(_samples(40, (60, 70))))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_write_one_whole_file(tmp_path):
     path = tmp_path / "cache" / "train-x.bin"
     processes = [get_context("spawn").Process(target=_fill, args=(path,)) for _ in range(2)]

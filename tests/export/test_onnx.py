@@ -131,6 +131,7 @@ def test_what_follows_a_layer_in_float32_stays_in_float32(tmp_path):
     assert _with_what_follows(tmp_path / "m.onnx", []) == []
 
 
+@pytest.mark.slow
 def test_int8_passes_the_gate_or_is_not_written(lively, tmp_path, capsys, phantoms):
     images = str(phantoms / "train" / "images")
     command = ["export", str(lively), "--precision", "int8", "--calibrate", images, "--output"]
@@ -154,6 +155,7 @@ def test_float16_halves_the_file(lively, tmp_path, runtime, exported):
     assert np.abs(one - two).max() < 0.02
 
 
+@pytest.mark.slow
 def test_a_fixed_size_and_a_grey_network_and_another_family(tmp_path, runtime, phantoms, workspace, flexunet):
     config = json.loads(json.dumps({"class_path": "segmentation_models_pytorch.Unet"}))
     config["init_args"] = {"encoder_name": "resnet18", "encoder_weights": None}
@@ -288,6 +290,7 @@ def test_bad_images_are_named_and_the_rest_goes_on(tmp_path, exported, phantoms)
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
+@pytest.mark.case("C12")
 @pytest.mark.parametrize("size", [None, (64, 48)])
 def test_padded_images_keep_their_resolution(lively, tmp_path, runtime, size):
     write_onnx(read_source(lively, "pad"), tmp_path / "m.onnx", probabilities=True, fixed_size=size)
@@ -354,6 +357,7 @@ def test_the_runtime_works_where_there_is_no_torch(tmp_path, exported, phantoms)
     assert "--max-body-mb" in served.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_every_real_slice_gets_the_mask_that_predict_gives_it(tmp_path, shared, lively, exported, runtime):
     model = runtime.Model(exported)

@@ -172,7 +172,7 @@ images_dir = "./mini_test/images/"
 
 def configurations(folder):
     return [
-        b"model:\n  rgb_map: {a: [0, 0, 0], b: [255, 1, 2]}\n  image_size: [32, 32]\ntrainer: &t\n  x: *t\n",
+        b"model:\n  rgb_map: {a: [0, 0, 0], b: [255, 1, 2]}\n  image_size: &s [32, 32]\ntrainer:\n  x: *s\n",
         b"a: 1",
     ]
 

@@ -41,6 +41,7 @@ def test_tiles_join_without_seams_where_each_pixel_is_judged_by_itself():
     torch.testing.assert_close(joined.probabilities, net(image.float())[0].softmax(0), atol=1e-5, rtol=0)
 
 
+@pytest.mark.case("C12")
 @pytest.mark.parametrize("size", [(61, 83), (10, 83), (40, 12)])
 def test_a_constant_image_stays_constant_whatever_its_size(size):
     net = nn.Conv2d(3, 4, 1)

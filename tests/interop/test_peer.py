@@ -12,6 +12,8 @@ from filelock import FileLock
 from flexunet_pl import FlexUNet
 from flexunet_pl.interop.keras import load_keras_weights, save_keras_weights
 
+pytestmark = pytest.mark.slow
+
 _PYTHON = Path(__file__).parents[2] / ".venv-peer" / "bin" / "python"
 _BASE = {
     "in_channels": 3,

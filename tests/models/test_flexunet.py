@@ -112,6 +112,7 @@ def test_other_activations_are_refused(name):
         FlexUNet(3, 2, 2, (3, 3), 1, activation=name)
 
 
+@pytest.mark.case("C12")
 def test_a_size_that_does_not_divide_is_refused_with_the_nearest_that_does():
     network = FlexUNet(3, 2, 2, (3, 3), 5)
     with pytest.raises(UserError, match=r"100x40 px .* multiple of 16; set `model.image_size` to \[96, 32\]"):

@@ -76,6 +76,7 @@ def test_two_predictions_are_compared(folders, capsys):
     assert tables[0] != tables[1]
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_numbers(folders, monkeypatch):
     monkeypatch.setattr("flexunet_pl.scoring.score._FEW", 1)
     for workers in ("0", "2"):
