@@ -1,15 +1,31 @@
-"""Do the same to many things, in several processes."""
+"""Worker processes: do the same to many things in several, and end with the process that made them."""
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from flexunet_pl.errors import RunFailedError, UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def end_with_parent(number: int = 0) -> None:
+    """Have this worker end as soon as the process that made it is gone, however that ended.
+
+    One that forkserver has started, and one that waits in a pool, would otherwise stay for ever: neither of them sees a
+    parent that is killed.
+
+    Args:
+        number: Of the worker; all are alike.
+    """
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def map_processes(function: Callable[[T], R], items: Sequence[T], workers: int, chunk: int = 1) -> Iterator[R]:
@@ -34,7 +50,7 @@ def map_processes(function: Callable[[T], R], items: Sequence[T], workers: int, 
         yield from map(function, items)
         return
     # spawned: a progress bar runs a thread, which a fork would copy in the middle of anything
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as pool:
         try:
             yield from pool.map(function, items, chunksize=chunk)
         except BrokenProcessPool as error:

@@ -317,7 +317,10 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     weights = _of_network(checkpoint["state_dict"])
     if why := explain_misfit(network, weights):
         raise ModelFileError(f"{path}: {why}")
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, NotImplementedError) as error:  # kinds of arrays that cannot be copied, such as sparse ones
+        raise ModelFileError(f"{path}: its weights cannot be used: {str(error).splitlines()[0]}") from error
     return network.eval()
 
 

@@ -23,6 +23,7 @@ from flexunet_pl.data_lock import find_changes
 from flexunet_pl.errors import DataError, UserError
 from flexunet_pl.image_io import ImageReader, Window
 from flexunet_pl.pairing import Pair, check_pair, list_pairs
+from flexunet_pl.parallel import end_with_parent
 from flexunet_pl.rgb_map import RgbMap
 
 
@@ -240,6 +241,7 @@ class SegmentationDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             multiprocessing_context=self.start_method if self.num_workers > 0 else None,
+            worker_init_fn=end_with_parent,  # each sample seeds the generators anew, so that workers need no seed
             pin_memory=torch.cuda.is_available(),
             # a generator of its own: the loader must not draw from the one that dropout uses
             generator=torch.Generator().manual_seed(self.seed),

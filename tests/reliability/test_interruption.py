@@ -14,6 +14,7 @@ import pytest
 
 from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
 from flexunet_pl.image_io import write_image
+from flexunet_pl.prepare.phantom import write_phantom
 from tests.reliability.conftest import LAST, RUN, equal, session, wait_until, weights
 
 pytestmark = pytest.mark.reliability
@@ -200,6 +201,37 @@ def test_a7_a8_a_lost_worker_ends_the_run(zygote, place, count, act, workers):
     held = status == 3 and seconds < 30 and bool(read_checkpoint(folder / LAST)) and not session(job.pid)
     count("A7" if "kill" in act else "A8", int(held and "num_workers" in job.verdict), 1,
           f"{act} in one of {workers} workers: exit 3 within 30 s, no process left, checkpoint whole")  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a7_workers_end_with_the_process_that_is_killed(zygote, place, count, method):
+    held = 0
+    for i, step in enumerate((2, 7, 12)):
+        folder = place(f"run_{i}")
+        workers = ["--data.num_workers", 2, "--data.start_method", method]
+        job = zygote.start(*FIT, "flexunet", *workers, cwd=folder, before=signalled("step", step, signal.SIGKILL))
+        held += job.wait() == -9 and gone(job.pid)
+    count("A7", held, 3, f"kill -9 of a run with 2 workers by {method}: no process left after 8 s")
+
+
+def test_a7_workers_of_a_pool_end_with_the_process_that_is_killed(zygote, tmp_path, count):
+    root = tmp_path / "data"
+    write_phantom(root, patients=20, slices=16, size=64, seed=137)  # more than are checked in one process
+    held = 0
+    for i in range(3):
+        job = zygote.start("check", root, "--workers", 2, cwd=tmp_path)
+        wait_until(lambda: len(session(job.pid)) > 2)  # noqa: B023
+        time.sleep(0.2 * i)
+        job.kill()
+        held += job.wait() == -9 and gone(job.pid)
+    count("A7", held, 3, "kill -9 of a check with 2 workers: no process left after 8 s")
+
+
+def gone(pid):
+    end = time.monotonic() + 8  # workers that are forked look every 5 seconds
+    while session(pid) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not session(pid)
 
 
 def test_a9_the_disk_sees_the_file_before_its_name_in_every_save(tmp_path, count, monkeypatch):
