@@ -1,7 +1,7 @@
 """Check that the file of a volume holds what its header declares, before it is read.
 
 SimpleITK reads the missing part of a cut file as zeros, turns NaN in NIfTI files into zeros, follows headers to other
-files, and allocates whatever a header declares.
+files, allocates whatever a header declares, and crashes where a MetaImage declares some hundred dimensions.
 """
 
 import gzip
@@ -113,6 +113,8 @@ def _mha(path: Path) -> _Stored:
     width = _MHA_BYTES.get(fields.get("elementtype", "").removeprefix("met_"))
     if fields.get("elementdatafile") != "local" or fields.get("binarydata") != "true" or width is None:
         raise DataError(f"{path}: keeps its voxels in another file or in a way that is not read; save it anew")
+    if fields.get("ndims") not in {"2", "3", "4"} or int(fields["ndims"]) != len(fields.get("dimsize", "").split()):
+        raise DataError(f"{path}: its header makes no sense; export it again or remove it")
     channels = int(fields.get("elementnumberofchannels", "1"))
     packed = "zlib" if fields.get("compresseddata") == "true" else ""
     return _Stored(head, _product(path, fields.get("dimsize", "")) * channels, width, packed)
@@ -134,15 +136,18 @@ def _text_header(path: Path, last: bytes, mark: str) -> tuple[int, dict[str, str
         Its length, and its fields in lower case.
 
     Raises:
-        DataError: If it has no end.
+        DataError: If it has no end, or a field twice.
     """
     with path.open("rb") as file:
         lines: list[bytes] = []
         while (line := file.readline(_CHUNK)) and len(lines) < 1000:
             lines.append(line)
             if (last and line.startswith(last)) or not (last or line.strip()):
-                pairs = (text.decode("latin-1").lower().partition(mark) for text in lines)
-                return file.tell(), {key.strip(): value.strip() for key, _, value in pairs}
+                texts = [text.decode("latin-1").lower() for text in lines if text.strip() and text[:1] != b"#"]
+                fields = {key.strip(): value.strip() for key, _, value in (text.partition(mark) for text in texts)}
+                if len(fields) != len(texts):  # readers differ on which of two they believe
+                    raise DataError(f"{path}: its header has a field twice; export it again or remove it")
+                return file.tell(), fields
     raise DataError(f"{path}: its header has no end; export it again or remove it")
 
 

@@ -74,6 +74,23 @@ def test_a_file_cut_short_is_refused(tmp_path, name, packed, share):
 
 
 @pytest.mark.case("E3")
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (b"NDims = 3", b"NDims = 333", "makes no sense"),  # SimpleITK 2.5 crashes
+        (b"NDims = 3", b"NDims = 2", "makes no sense"),
+        (b"NDims = 3", b"NDims = 3\nNDims = 333", "has a field twice"),
+        (b"NDims = 3", b"", "makes no sense"),
+    ],
+)
+def test_the_dimensions_of_a_metaimage_are_those_of_its_size(tmp_path, old, new, why):
+    path = write(make_image()[0], tmp_path / "a.mha")
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(DataError, match=f"^{path}: its header {why}"):
+        read_volume(path)
+
+
+@pytest.mark.case("E3")
 def test_a_header_that_declares_terabytes_is_refused_unread(tmp_path):
     path = write(make_image()[0], tmp_path / "a.nii")
     content = bytearray(path.read_bytes())
