@@ -19,6 +19,9 @@ from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
+# of the fault programme; absolute, since tests change the working folder
+COUNTS = Path(os.environ["FLEXUNET_RELIABILITY"]).absolute() if "FLEXUNET_RELIABILITY" in os.environ else None
+
 TINY = {
     "model": {
         "rgb_map": PHANTOM_MAP.to_dict(),
@@ -148,11 +151,7 @@ def count(request):
     """Record how many of a case's repetitions held, for the page; and demand that all did."""
 
     def record(case, held, of, what):
-        target = os.environ.get("FLEXUNET_RELIABILITY")
-        if target:
-            row = {"case": case, "held": held, "of": of, "what": what, "test": request.node.nodeid}
-            with Path(target).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        note(case, held, of, what, request.node.nodeid)
         assert held == of, f"{case}: {held} of {of}: {what}"
 
     return record
@@ -162,10 +161,15 @@ def count(request):
 def pytest_runtest_makereport(item, call):
     """Count a test that is a case of the fault programme by its marker."""
     report = yield
-    marker, target = item.get_closest_marker("case"), os.environ.get("FLEXUNET_RELIABILITY")
-    if target and marker is not None and report.when == "call":
-        what = item.originalname.removeprefix("test_").replace("_", " ")
-        row = {"case": marker.args[0], "held": int(report.passed), "of": 1, "what": what, "test": item.nodeid}
-        with Path(target).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+    marker = item.get_closest_marker("case")
+    if marker is not None and report.when == "call":
+        note(marker.args[0], int(report.passed), 1, item.originalname[5:].replace("_", " "), item.nodeid)
     return report
+
+
+def note(case, held, of, what, test):
+    """Append a line to the counts of the fault programme, where it runs."""
+    if COUNTS is not None:
+        row = {"case": case, "held": held, "of": of, "what": what, "test": test}
+        with COUNTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")

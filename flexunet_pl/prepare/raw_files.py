@@ -132,6 +132,8 @@ def _check_archive(path: Path, members: list[zipfile.ZipInfo]) -> None:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if ".." in parts or parts[:1] == ("/",) or ":" in member.orig_filename or "\0" in member.orig_filename:
             raise DataError(f"{path}: its member {member.orig_filename!r} leaves the folder; refused")
+        if not member.filename or any(ord(letter) < 32 for letter in member.filename):
+            raise DataError(f"{path}: its member {member.orig_filename!r} has a name that is none; refused")
         if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
             raise DataError(f"{path}: its member {member.filename!r} is a link or a device; refused")
         if member.flag_bits & 1:

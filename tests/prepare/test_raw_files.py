@@ -59,6 +59,17 @@ def test_links_and_devices_are_refused(tmp_path, kind):
 
 
 @pytest.mark.case("G9")
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb"])
+def test_names_that_are_none_are_one_line(tmp_path, name):
+    path = tmp_path / "raw.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x" * len(name), b"x")
+    path.write_bytes(path.read_bytes().replace(b"x" * len(name), name.encode()))
+    with pytest.raises(DataError, match=r"has a name that is none; refused$"):
+        RawFiles(path)
+
+
+@pytest.mark.case("G9")
 def test_a_bomb_is_refused_unread(tmp_path):
     path = tmp_path / "raw.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.nii", "w") as member:
