@@ -63,7 +63,7 @@ COUNTS := build/reliability.jsonl
 FUZZ ?= 2000000
 SOAK ?= 10
 
-reliability: $(READY) ## repeat every fault of the programme, and write docs/reliability.md: about an hour on two cores
+reliability: $(READY) ## repeat every fault of the programme, and write docs/reliability.md: 75 minutes on two cores
 	@mkdir -p build && rm -f $(COUNTS)
 	-FLEXUNET_RELIABILITY=$(COUNTS) FLEXUNET_FUZZ=$(FUZZ) $(BIN)/python -m pytest -m "reliability or case or fuzz"
 	$(BIN)/python benchmarks/service.py --soak $(SOAK) | tee build/service.txt
