@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -301,12 +300,11 @@ def test_a_thousand_requests_from_sixteen_clients_leave_no_error_and_no_memory(e
         assert set(answers) == {200}
 
     try:
-        held = []
-        for _ in range(4):
+        for _ in range(3):  # until the largest batches have come together
             many()
-            held.append(memory())
-        growth = [after / before for before, after in pairwise(held)]
-        assert min(growth) < 1.05, held  # a leak grows in every round, larger batches in one
+        warm = memory()
+        many()
+        assert memory() < 1.05 * warm
     finally:
         process.kill()
         process.communicate()
