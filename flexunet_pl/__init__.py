@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flexunet_pl.data.datamodule import SegmentationDataModule
     from flexunet_pl.models.flexunet import FlexUNet
+    from flexunet_pl.models.load import load_model
     from flexunet_pl.rgb_map import RgbMap
-    from flexunet_pl.task import SegmentationTask, load_model
+    from flexunet_pl.task import SegmentationTask
 
 __version__ = "0.1.0"
 __all__ = ["FlexUNet", "RgbMap", "SegmentationDataModule", "SegmentationTask", "load_model"]
@@ -18,7 +19,7 @@ _HOME = {
     "RgbMap": "flexunet_pl.rgb_map",
     "SegmentationDataModule": "flexunet_pl.data.datamodule",
     "SegmentationTask": "flexunet_pl.task",
-    "load_model": "flexunet_pl.task",
+    "load_model": "flexunet_pl.models.load",
 }
 
 

@@ -10,17 +10,46 @@ import warnings
 from pathlib import Path
 from typing import IO, Any, cast
 
+import lightning
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Trainer
+from packaging.version import InvalidVersion, Version
+from torch import Tensor
 
 from flexunet_pl.errors import DISK_FULL, ModelFileError, RunFailedError
 
 log = logging.getLogger(__name__)
 
+_VERSION = "pytorch-lightning_version"  # Lightning's key of its own version
+_OLDEST = (2, 6)  # that this package has ever written with
+_KINDS = {
+    "callbacks": dict,
+    "hyper_parameters": dict,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "epoch": int,
+    "global_step": int,
+    _VERSION: str,
+}
+_PLAIN = (
+    Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device,
+    str, bytes, int, float, complex, bool, type(None),
+)  # fmt: skip
+_MAX_DEPTH = 50
+
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target and moves into place, with a SHA-256 beside it; reads with ``weights_only=True``."""
+    """Writes beside the target and moves into place, with a SHA-256 beside it; reads with ``weights_only=True``.
+
+    Args:
+        weights_alone: Whether reading gives the weights and nothing else, as all but the resuming of a training needs.
+    """
+
+    def __init__(self, *, weights_alone: bool = False) -> None:
+        self.weights_alone = weights_alone
+        self._folders: set[Path] = set()  # written to, by this process
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint; until it is complete and on the disk, the file of that name stays as it was.
@@ -58,6 +87,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 old = known[0] if len(known) == 1 else _hash_file(target)  # a kill has left two, or there is no sidecar
                 _write_sidecar(target, [old, new])
             staged.replace(target)
+            self._folders.add(target.resolve().parent)
             _write_sidecar(target, [new])
             _sync_folder(target.parent)
         except OSError as error:
@@ -84,16 +114,27 @@ class AtomicCheckpointIO(CheckpointIO):
 
         Returns:
             The checkpoint.
+
+        Raises:
+            ModelFileError: If it cannot be read, or a training of another version of Lightning cannot be resumed.
         """
-        return read_checkpoint(path, map_location)
+        checkpoint = read_checkpoint(path, map_location)
+        if self.weights_alone:
+            # with a version of now: Lightning has nothing to convert, and calls nothing for what is not there
+            return {"state_dict": checkpoint["state_dict"], _VERSION: lightning.__version__}
+        check_lightning_version(checkpoint.get(_VERSION, "none"), path)
+        return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint and its sidecar.
+        """Remove a checkpoint and its sidecar, where this process has written checkpoints.
 
         Args:
-            path: The file.
+            path: The file. Lightning takes it from the state of a resumed run, which may be a stranger's.
         """
         target = Path(path)
+        if target.resolve().parent not in self._folders or target.suffix != ".ckpt":
+            log.warning("%s was not removed: this run has written no checkpoint there", target)
+            return
         target.unlink(missing_ok=True)
         _sidecar(target).unlink(missing_ok=True)
 
@@ -132,10 +173,49 @@ def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[s
         raise ModelFileError(f"{target}: {what}; objects are never loaded, and nothing was run") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ModelFileError(f"{target}: is no checkpoint of flexunet: it has no state_dict")
-    for key, kind in {"callbacks": dict, "hyper_parameters": dict, "pytorch-lightning_version": str}.items():
+    if (found := _find_object(checkpoint)) is not None:  # packages may register classes that torch lets through
+        raise ModelFileError(f"{target}: holds Python's `{found}`; objects are never loaded, and nothing was run")
+    for key, kind in _KINDS.items():
         if not isinstance(checkpoint.get(key, kind()), kind):
             raise ModelFileError(f"{target}: is no checkpoint of flexunet: its {key} is no {kind.__name__}")
     return checkpoint
+
+
+def check_lightning_version(saved: str, path: str | Path) -> None:
+    """Refuse to resume what Lightning would convert first: its conversions are written for files of its own.
+
+    Args:
+        saved: Version of Lightning that has saved a checkpoint.
+        path: The checkpoint.
+
+    Raises:
+        ModelFileError: If the version is not one that needs no conversion.
+    """
+    own = Version(lightning.__version__)
+    try:
+        fits = Version(saved).release[:2] >= _OLDEST and Version(saved).major == own.major
+    except InvalidVersion:
+        fits = False
+    if not fits:
+        raise ModelFileError(
+            f"{path}: was saved by Lightning {saved[:40]!r}; a training is resumed from 2.6 on, below {own.major + 1}; "
+            "validate, test, predict and export take the file as it is"
+        )
+
+
+def _find_object(value: Any, depth: int = 0) -> str | None:
+    """Return the type of the first thing in a checkpoint that is neither a tensor nor a plain value."""
+    if depth > _MAX_DEPTH:
+        return "a structure without end"
+    if isinstance(value, dict):
+        parts = [*value, *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(value)
+    elif type(value) in _PLAIN:
+        return None
+    else:
+        return f"{type(value).__module__}.{type(value).__qualname__}"
+    return next((found for part in parts if (found := _find_object(part, depth + 1)) is not None), None)
 
 
 def last_checkpoint(trainer: Trainer) -> Path:

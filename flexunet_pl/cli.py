@@ -29,20 +29,23 @@ from flexunet_pl.callbacks import (
     TrainSamples,
 )
 from flexunet_pl.check.quick import quick_check
-from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
+from flexunet_pl.checkpoint import AtomicCheckpointIO, check_lightning_version
+from flexunet_pl.class_paths import POSITIONS, check_value, importable_places
 from flexunet_pl.console import say
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import written_in_place
 from flexunet_pl.inference.inference import Inference
 from flexunet_pl.mistakes import explain_mistake, model_keys
-from flexunet_pl.models.build import TRUSTED_PACKAGES
+from flexunet_pl.models.build import size_limits, without_downloads
+from flexunet_pl.models.load import SavedModel, read_saved_model
 from flexunet_pl.network_settings import (
     LINKED_ARGUMENTS,
+    find_differences,
     has_one_class,
     name_one_class,
-    without_downloads,
-    without_links,
+    settings_of,
+    training_record,
 )
 from flexunet_pl.preflight import check_checkpoint_folder, check_monitors, claim_run_folder
 from flexunet_pl.rgb_map import RgbMap
@@ -63,6 +66,15 @@ _TRAINER_DEFAULTS = {
         "init_args": {"save_dir": "runs", "name": _RUN_NAME, "default_hp_metric": False},
     },
 }
+_MODEL_DEFAULTS = {  # what `SegmentationTask` takes by itself, as class paths
+    "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-4, "eps": 1e-7}},
+    "scheduler": {
+        "class_path": "lightning.pytorch.cli.ReduceLROnPlateau",
+        "init_args": {
+            "monitor": "val/loss", "factor": 0.4, "patience": 4, "threshold": 1e-4, "threshold_mode": "abs",
+        },
+    },
+}  # fmt: skip
 # callbacks with a section of their own in the configuration: class and defaults
 _CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "checkpoint": (
@@ -121,7 +133,8 @@ class FlexUNetCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str], trusted_packages: Sequence[str], held: ExitStack) -> None:
-        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*TRUSTED_PACKAGES, *trusted_packages])
+        _allow_imports(trusted_packages)
+        self._trusted = tuple(trusted_packages)
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
@@ -129,7 +142,7 @@ class FlexUNetCLI(LightningCLI):
         self._held = held
         self.status = 0  # exit status: 1 where a part failed
         self._one_logit = False  # whether the checkpoint's network has one logit for two classes
-        self._first_weights: dict[str, Any] | None = None  # to start a training from
+        self._saved: SavedModel | None = None  # what the checkpoint holds, where there is one
         super().__init__(
             SegmentationTask,
             SegmentationDataModule,
@@ -152,6 +165,7 @@ class FlexUNetCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks' sections, the defaults, and the links from task to data."""
         parser.set_defaults({f"trainer.{key}": value for key, value in _TRAINER_DEFAULTS.items()})
+        parser.set_defaults({f"model.{key}": value for key, value in _MODEL_DEFAULTS.items()})
         for name, (callback, defaults) in _CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
             parser.set_defaults({f"{name}.{key}": value for key, value in defaults.items()})
@@ -186,6 +200,7 @@ class FlexUNetCLI(LightningCLI):
         except ArgumentError as error:
             known = self._parser(args[0]).get_defaults().keys()
             raise UserError(explain_mistake(error.message, known)) from error
+        check_config(self.config[self.config.subcommand], self._trusted)
 
     def _class_count(self, rgb_map: Any) -> int:
         """Return how many classes the network has: those of the map, or one logit where the checkpoint has one."""
@@ -207,24 +222,22 @@ class FlexUNetCLI(LightningCLI):
             if verb != "fit":
                 raise UserError(f"{verb} needs --ckpt_path: name the checkpoint of a trained network")
             return
-        checkpoint = read_checkpoint(path)
-        saved = checkpoint.get("hyper_parameters")
-        if not isinstance(saved, dict) or "rgb_map" not in saved:
-            raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no rgb_map")
-        saved = without_links(saved)
-        self._one_logit = has_one_class(checkpoint["hyper_parameters"])
+        saved = read_saved_model(path)
+        settings = settings_of(saved, self.config[verb].get("model.network"))
+        self._saved, self._one_logit = saved, has_one_class(saved)
         given = {
             key: value
             for key, value in self.config[verb].items()
             if key.startswith("model.") and key.rpartition(".")[2] not in LINKED_ARGUMENTS and value is not None
         }
         named, defaults = self._named, self._parser(verb).get_defaults()
-        if verb == "fit" and "optimizer_states" not in checkpoint:
+        if verb == "fit" and saved.resumable:
+            check_lightning_version(saved.lightning_version, path)
+        elif verb == "fit":
             say(f"note: {path} holds weights and no state of a training: a new one starts from them")
-            self._first_weights = checkpoint["state_dict"]
-            saved = {key: value for key, value in saved.items() if key == "network" or key not in named}
+            settings = {key: value for key, value in settings.items() if key == "network" or key not in named}
         try:
-            self.config = self.parser.parse_object({verb: {"model": saved}}, self.config)
+            self.config = self.parser.parse_object({verb: {"model": settings}}, self.config)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {explain_mistake(error.message, ())}") from error
         for key, value in given.items():
@@ -232,6 +245,30 @@ class FlexUNetCLI(LightningCLI):
             on_purpose = value != defaults.get(key) or key.split(".")[1] in named
             if on_purpose and used != value and not name_one_class(used, value):
                 say(f"note: {key} is {used}, from the checkpoint; {value} is not used")
+
+    def _starts_anew(self) -> bool:
+        """Tell whether a training starts from the weights of a checkpoint, which has no state to go on from."""
+        return self.config.subcommand == "fit" and self._saved is not None and not self._saved.resumable
+
+    def _compare_with_checkpoint(self) -> None:
+        """Look whether the network was trained as the configuration says, which a checkpoint does not decide.
+
+        Raises:
+            UserError: If a run would be resumed in another way.
+        """
+        if self._saved is None or self._starts_anew():
+            return
+        differing = find_differences(self._saved, self.config_dump["model"])
+        run = _run_folder(self._saved.path)
+        remedy = f"-c {run / 'config.yaml'}" if run is not None else "the configuration of that run, by -c"
+        if differing and self.subcommand == "fit":
+            name = differing[0]
+            raise UserError(
+                f"{self._saved.path}: model.{name} was {self._saved.training[name]} in this run and is "
+                f"{self.config_dump['model'].get(name)} here; to resume it, give {remedy}"
+            )
+        if "loss" in differing and self.subcommand in {"validate", "test"}:
+            say(f"note: the loss is that of this configuration, not of the training; for that, give {remedy}")
 
     def _last_of_earlier_runs(self) -> str | None:
         """Return the last checkpoint of the latest run that logs to the same place, or None where there is none."""
@@ -253,7 +290,7 @@ class FlexUNetCLI(LightningCLI):
         verb = self.config.subcommand
         config = self.config[verb]
         path, logger = config.get("ckpt_path"), config.trainer.get("logger")
-        run = _run_folder(Path(path)) if path is not None and self._first_weights is None else None
+        run = _run_folder(Path(path)) if path is not None and not self._starts_anew() else None
         if run is None or not isinstance(logger, Namespace):
             return
         if verb == "fit":
@@ -269,17 +306,23 @@ class FlexUNetCLI(LightningCLI):
             UserError: If there is such a value.
         """
         try:
-            super().instantiate_classes()
+            with size_limits():
+                super().instantiate_classes()
         except UserError:
             raise
         except (ValueError, MisconfigurationException) as error:
-            raise UserError(f"configuration: {explain_mistake(str(error), ())}") from error
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):  # the parser puts its own words before ours
+                cause = cause.__cause__
+            raise UserError(f"configuration: {cause or explain_mistake(str(error), ())}") from error
 
     def after_instantiate_classes(self) -> None:
         """Give the task its configuration, for the checkpoint, and look for mistakes before any folder is made."""
         if self.subcommand == "predict":
             self.model.inference = self._get(self.config_init, "inference")
             self.datamodule.tiled = self.model.inference.tiled
+        self._dump_config()
+        self._compare_with_checkpoint()
         self.datamodule.setup(self.subcommand)
         if self.subcommand == "fit":
             findings = quick_check(self.datamodule.pairs) if self.trainer.is_global_zero else []
@@ -290,20 +333,20 @@ class FlexUNetCLI(LightningCLI):
             if self.trainer.is_global_zero:
                 dirpath = self.config.fit.checkpoint.dirpath
                 self._held.enter_context(claim_run_folder(self.trainer, self.model, dirpath, self.datamodule.root))
-        self._dump_config()
         config = {key: value for key, value in self.config_dump["model"].items() if key != "rgb_map"}
-        self.model.plain_hparams.update(
-            config, network=without_downloads(config["network"] or self.model.plain_hparams["network"])
-        )
+        network = without_downloads(config["network"] or self.model.plain_hparams["network"])
+        self.model.plain_hparams.update({**config, **training_record(config), "network": network})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: safe checkpoints, samplers that do not pad, the callbacks without settings."""
         trainer_config = self._get(self.config_init, "trainer")
         kwargs["use_distributed_sampler"] = False  # the data module has samplers that count no sample twice
-        kwargs["plugins"] = [*_as_list(trainer_config.get("plugins")), AtomicCheckpointIO()]
+        files = AtomicCheckpointIO(weights_alone=self.subcommand != "fit")
+        kwargs["plugins"] = [*_as_list(trainer_config.get("plugins")), files]
         callbacks = [*_as_list(trainer_config.get("callbacks"))]
         if self.subcommand == "fit":
-            callbacks += [HistoryCurves(), RandomState(), GracefulStop(), TrainSamples(), RunRecord()]
+            self._random_state = RandomState()
+            callbacks += [HistoryCurves(), self._random_state, GracefulStop(), TrainSamples(), RunRecord()]
             if trainer_config.get("logger"):
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
         elif self.subcommand == "predict":
@@ -320,13 +363,23 @@ class FlexUNetCLI(LightningCLI):
             if error.filename is None and error.strerror is not None:
                 error.filename = str(self.trainer.log_dir or self.trainer.default_root_dir)
             raise
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            path = self.config[subcommand].get("ckpt_path")
+            if subcommand != "fit" or path is None or self._random_state.done:
+                raise
+            raise ModelFileError(
+                f"{path}: the state of its training does not fit this one ({type(error).__name__}: {error}); resume it "
+                "with the settings of its run, or train anew"
+            ) from error
 
     def before_fit(self) -> None:
         """Start from weights alone, where the checkpoint has no state of a training to go on from."""
-        if self._first_weights is not None:
-            self.model.load_state_dict(self._first_weights)
-            self._first_weights = None
+        if self._saved is not None and self._starts_anew():
+            self.model.network.load_state_dict(dict(self._saved.weights))
             self.config_init.fit.ckpt_path = None
+        self._saved = None  # its weights take memory
 
     def after_fit(self) -> None:
         """Say where the results are."""
@@ -371,6 +424,47 @@ class FlexUNetCLI(LightningCLI):
             with written_in_place(Path(folder) / f"{stage}_scores.json") as target:
                 target.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
         return scores
+
+
+def check_config(config: Namespace, trusted: Sequence[str] = ()) -> None:
+    """Check what a configuration names, before anything of it is called.
+
+    Args:
+        config: Configuration of one verb, parsed.
+        trusted: Packages that class paths may name, besides the usual ones.
+
+    Raises:
+        UserError: If a key holds a class that may not stand there, or something else that is no plain value.
+    """
+    for section, content in vars(config).items():
+        if section in {"config", "__path__"}:
+            continue
+        keys = vars(content) if isinstance(content, Namespace) and "class_path" not in content else {"": content}
+        for name, value in keys.items():
+            if name == "__path__":
+                continue
+            key = f"{section}.{name}".rstrip(".")
+            position = POSITIONS.get(key)
+            check_value(value, key, () if position is None else (position,), trusted)
+
+
+def _allow_imports(trusted: Sequence[str]) -> None:
+    """Tell the parser which modules it may import for a class path; what the class must be is checked afterwards.
+
+    Raises:
+        UserError: If one of the trusted packages is no name of one.
+    """
+    homes, refused = importable_places()
+    try:
+        set_parsing_settings(
+            import_path_denylist=["*", *refused],
+            import_path_allowlist=[*homes, *trusted],
+            instantiate_subclass_spec_in_any=False,
+        )
+    except ValueError as error:
+        raise UserError(f"--trust: {error}") from error
+    if trusted:
+        say(f"note: --trust: this configuration may name classes of {', '.join(trusted)}, whose code then runs")
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from flexunet_pl.class_paths import POSITIONS, trust_hint
 from flexunet_pl.errors import UserError
 from flexunet_pl.yaml_file import read_yaml
 
@@ -36,8 +37,9 @@ def explain_mistake(message: str, known: Iterable[str]) -> str:
     ):  # only the key's type is known
         return f"{key}: name its class before its arguments, as in `--{key} CLASS_PATH`"
     if denied := re.search(r"Importing '([\w.]+)' is not allowed", flat):
-        package = denied[1].partition(".")[0]
-        return f"{key}: `{denied[1]}` is outside the trusted packages; add `--trust {package}` if you trust it"
+        position = next((p for name, p in POSITIONS.items() if f"{key}.".startswith(f"{name}.")), None)
+        rule = position.rule if position is not None else "only plain values stand there"
+        return f"{key}: `{denied[1]}` was not imported: {rule}{trust_hint(denied[1], position)}"
     value = match[1] if (match := re.search(r".*(?:Given value|Got value): (.*)$", flat)) else None
     if problems:
         class_path, problem = problems[-1]

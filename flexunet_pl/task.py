@@ -1,8 +1,8 @@
 """SegmentationTask: network, loss, optimizer, scheduler and scores as one LightningModule."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,19 +13,47 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from flexunet_pl.batch import Batch, PredictBatch
-from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.image_io import ImageReader
 from flexunet_pl.inference.inference import Answer, Inference
 from flexunet_pl.losses import weigh_classes
 from flexunet_pl.metrics import SegmentationScores
-from flexunet_pl.models.build import build_network, for_pixels, network_spec, size_factor
+from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
 from flexunet_pl.models.flexunet import FlexUNet
+from flexunet_pl.models.load import load_model, network_weights, read_saved_model
 from flexunet_pl.models.misfit import explain_misfit
 from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.rgb_map import RgbMap
 
-Scheduler = LRScheduler | ReduceLROnPlateau
+
+class OptimizerFactory(Protocol):
+    """Makes an optimizer for parameters; on the command line a subclass of ``torch.optim.Optimizer``."""
+
+    def __call__(self, params: Iterable[Tensor], /) -> Optimizer:
+        """Return an optimizer of these parameters."""
+        ...
+
+
+class SchedulerFactory(Protocol):
+    """Makes a scheduler for an optimizer; on the command line a subclass of ``LRScheduler``."""
+
+    def __call__(self, optimizer: Optimizer, /) -> LRScheduler:
+        """Return a scheduler of this optimizer's rate."""
+        ...
+
+
+def reference_optimizer(params: Iterable[Tensor], /) -> Optimizer:
+    """Return Adam with the reference's epsilon."""
+    return Adam(params, lr=1e-4, eps=1e-7)
+
+
+def reference_scheduler(optimizer: Optimizer, /) -> LRScheduler:
+    """Return the reference's reducer of the rate: times 0.4 where the loss has not fallen for 4 epochs."""
+    return ReduceLROnPlateau(
+        optimizer, monitor="val/loss", factor=0.4, patience=4, threshold=1e-4, threshold_mode="abs"
+    )
+
+
 _TRAIN_SCORES = "train_scores."  # prefix of their names in a checkpoint
 
 
@@ -73,10 +101,8 @@ class SegmentationTask(LightningModule):
         image_window: tuple[float, float] | None = None,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | None = None,
-        optimizer: Callable[[Iterable[Tensor]], Optimizer] = lambda params: Adam(params, lr=1e-4, eps=1e-7),
-        scheduler: Callable[[Optimizer], Scheduler] | None = lambda optimizer: ReduceLROnPlateau(
-            optimizer, monitor="val/loss", factor=0.4, patience=4, threshold=1e-4, threshold_mode="abs"
-        ),
+        optimizer: OptimizerFactory = reference_optimizer,
+        scheduler: SchedulerFactory | None = reference_scheduler,
     ) -> None:
         super().__init__()
         self.rgb_map = RgbMap.parse(rgb_map)
@@ -264,17 +290,46 @@ class SegmentationTask(LightningModule):
         elif isinstance(scheduler, LRScheduler):
             scheduler.step()
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, network: nn.Module | None = None, **settings: Any
+    ) -> Self:
+        """Load a task for validation, test or prediction; nothing but the network is taken from the file.
+
+        Args:
+            checkpoint_path: A checkpoint of this package.
+            network: The network to fill, as for `load_model`.
+            settings: Arguments of the task to set, such as the loss; the file's own are not used.
+
+        Returns:
+            The task, in eval mode, on the CPU.
+
+        Raises:
+            ModelFileError: If the file is no checkpoint of this package, or its weights do not fit the network.
+        """
+        saved = read_saved_model(checkpoint_path)
+        trained = saved.build() if network is None else load_model(checkpoint_path, network)
+        known = {
+            "rgb_map": saved.rgb_map.to_dict(),
+            "image_size": saved.image_size,
+            "in_channels": saved.in_channels,
+            "image_window": saved.image_window,
+        }
+        return cls(without_scaling(trained), **{**known, **settings}).eval()
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights and half-written scores.
 
         Raises:
             ModelFileError: If they do not fit this network.
         """
+        if why := explain_misfit(self.network, network_weights(state_dict)):
+            raise ModelFileError(f"the checkpoint cannot be used: {why}")
         try:
-            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+            # of the rest, the scores of half an epoch are there or not
+            return super().load_state_dict(state_dict, strict=False, assign=assign)
         except (RuntimeError, TypeError, AttributeError) as error:
-            why = explain_misfit(self.network, _of_network(state_dict)) or str(error).splitlines()[0]
-            raise ModelFileError(f"the checkpoint cannot be used: {why}") from error
+            raise ModelFileError(f"the checkpoint cannot be used: {str(error).splitlines()[0]}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the hyper-parameters as plain values, and within an epoch the scores that all processes have so far."""
@@ -289,44 +344,6 @@ class SegmentationTask(LightningModule):
         if self.global_rank:
             weights = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: [] if k.startswith(_TRAIN_SCORES) else v for k, v in weights.items()}
-
-
-def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:
-    """Load the trained network of a checkpoint.
-
-    Args:
-        path: A checkpoint of this package.
-        network: The network to fill, for those whose arguments the checkpoint does not know.
-
-    Returns:
-        The network in eval mode, on the CPU: images ``(N, C, H, W)`` in 0..255 in, logits ``(N, K, H, W)`` out.
-
-    Raises:
-        ModelFileError: If the file is no checkpoint of this package, or its weights do not fit the network.
-    """
-    checkpoint = read_checkpoint(path)
-    if network is None:
-        spec = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("network")
-        if not isinstance(spec, Mapping):
-            raise ModelFileError(f"{path}: does not know how its network was built; pass it as `network`")
-        try:
-            network = build_network(str(spec.get("class_path")), dict(spec.get("init_args") or {}))
-        except UserError as error:
-            raise ModelFileError(f"{path}: {error}") from error
-    network = for_pixels(network)
-    weights = _of_network(checkpoint["state_dict"])
-    if why := explain_misfit(network, weights):
-        raise ModelFileError(f"{path}: {why}")
-    try:
-        network.load_state_dict(weights)
-    except (RuntimeError, NotImplementedError) as error:  # kinds of arrays that cannot be copied, such as sparse ones
-        raise ModelFileError(f"{path}: its weights cannot be used: {str(error).splitlines()[0]}") from error
-    return network.eval()
-
-
-def _of_network(state: Mapping[str, Any]) -> dict[str, Any]:
-    prefix = "network."
-    return {str(k).removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix)}
 
 
 def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float]:

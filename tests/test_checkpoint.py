@@ -165,5 +165,18 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, change):
 
 
 def test_removing_a_checkpoint_removes_its_sidecar(tmp_path):
-    AtomicCheckpointIO().remove_checkpoint(save(tmp_path / "a.ckpt"))
+    files = AtomicCheckpointIO()
+    files.save_checkpoint({"state_dict": {}}, tmp_path / "a.ckpt")
+    files.remove_checkpoint(tmp_path / "a.ckpt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_removes_no_file_where_it_has_saved_none(tmp_path):
+    """A resumed run is told by its checkpoint what to remove, and that may be a stranger's."""
+    files = AtomicCheckpointIO()
+    files.save_checkpoint({"state_dict": {}}, tmp_path / "run" / "a.ckpt")
+    for name in ("mine.ckpt", "run/mine.txt"):
+        (tmp_path / name).write_text("mine")
+        files.remove_checkpoint(tmp_path / name)
+    files.remove_checkpoint(tmp_path / "run" / ".." / "mine.ckpt")
+    assert (tmp_path / "mine.ckpt").read_text() == (tmp_path / "run" / "mine.txt").read_text() == "mine"

@@ -595,7 +595,7 @@ def test_another_run_s_checkpoints_are_kept(workspace, flexunet, mistake):
     flexunet(*args[:-1], 2, "--ckpt_path", "checkpoints/last.ckpt")
 
 
-def test_trust_lets_a_package_in(workspace, flexunet, monkeypatch):
+def test_trust_lets_a_package_in_for_a_configuration_alone(workspace, flexunet, mistake, monkeypatch):
     (workspace / "mynets.py").write_text(
         "from torch import nn\n"
         "class Net(nn.Sequential):\n"
@@ -607,8 +607,10 @@ def test_trust_lets_a_package_in(workspace, flexunet, monkeypatch):
     config["model"]["network"] = {"class_path": "mynets.Net"}
     (workspace / "c.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     flexunet("fit", "-c", "c.yaml", "--trust=mynets", "--trainer.max_epochs", 1)
-    flexunet("validate", "--ckpt_path", f"{RUN}/checkpoints/best.ckpt", "--data.root", config["data"]["root"],
-             "--trust", "mynets", "--trainer.logger", "false", "--data.num_workers", 0)  # fmt: skip
+    validate = ["validate", "--ckpt_path", f"{RUN}/checkpoints/best.ckpt", "--data.root", config["data"]["root"],
+                "--trust", "mynets", "--trainer.logger", "false", "--data.num_workers", 0]  # fmt: skip
+    assert "network: `mynets.Net` was not imported" in mistake(*validate)  # a checkpoint is not trusted
+    flexunet(*validate, "-c", "c.yaml")
 
 
 def test_mistakes_in_prediction_are_named(workspace, mistake, trained, phantoms):

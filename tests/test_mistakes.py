@@ -12,8 +12,8 @@ from flexunet_pl.yaml_file import read_yaml
         ("Subcommand 'fit' does not accept option 'zzz'", "zzz: there is no such key; see --help"),
         ("Parser key \"a.b\":\n  Expected a <class 'int'>. Got value: x", "a.b: x does not fit; expected int"),
         (
-            "Parser key \"m.loss\":\n Problem with given class_path 'evil.X':\n - Importing 'evil.X' is not allowed",
-            "m.loss: `evil.X` is outside the trusted packages; add `--trust evil` if you trust it",
+            "Parser key \"m.loss\":\n Problem with given class_path 'a.N':\n - Importing 'a.N' is not allowed",
+            "m.loss: `a.N` was not imported: only plain values stand there; add `--trust a` if you trust its code",
         ),
         (
             "Parser key \"n\":\n Subtypes: [<class 'a.b.Module'>, <class 'NoneType'>] Errors:\n - no\n Given value: 3",

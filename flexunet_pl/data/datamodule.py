@@ -105,6 +105,15 @@ class SegmentationDataModule(LightningDataModule):
         self.predict_pictures: list[tuple[Case, int]] = []  # of this process: case, and number of the slice
         self.unusable: dict[str, str] = {}  # files of its part that cannot be predicted, and why
 
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a checkpoint says nothing of data, and Lightning would read it with pickle.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError("a checkpoint holds no settings of data; make a SegmentationDataModule with its arguments")
+
     def setup(self, stage: str) -> None:
         """List the files of a stage, check their headers, and compare them with ``data.lock`` where there is one.
 

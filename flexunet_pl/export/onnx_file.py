@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.errors import ModelFileError, UserError
 from flexunet_pl.export.graph import DeployedModel, Fit
+from flexunet_pl.models.load import read_saved_model
 from flexunet_pl.rgb_map import RgbMap
-from flexunet_pl.task import load_model
 
 OPSET = 20
 METADATA_KEY = "flexunet"  # of the one entry in the file's metadata, which is JSON
@@ -65,29 +64,22 @@ def read_source(path: Path, fit: Fit = "resize") -> Source:
     Raises:
         ModelFileError: If it is no checkpoint of this package.
     """
-    saved = read_checkpoint(path).get("hyper_parameters", {})
-    size, channels, window = saved.get("image_size"), saved.get("in_channels", 3), saved.get("image_window")
-    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int for side in size):
-        raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no image_size")
-    try:
-        rgb_map = RgbMap.parse(saved.get("rgb_map"))
-    except UserError as error:
-        raise ModelFileError(f"{path}: {error}") from error
+    saved = read_saved_model(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     metadata = {
         "format": 1,
         "flexunet_version": version("flexunet-pl"),
-        "rgb_map": rgb_map.to_dict(),
-        "image_size": size,
+        "rgb_map": saved.rgb_map.to_dict(),
+        "image_size": list(saved.image_size),
         "fit": fit,
-        "in_channels": channels,
-        "image_window": window,
-        "network": saved.get("network"),
+        "in_channels": saved.in_channels,
+        "image_window": list(saved.image_window) if saved.image_window is not None else None,
+        "network": saved.network,
         "checkpoint_sha256": digest,
         "training_data_sha256": _training_data(path),
     }
-    return Source(load_model(path), rgb_map, (size[0], size[1]), int(channels), metadata)
+    return Source(saved.build(), saved.rgb_map, saved.image_size, saved.in_channels, metadata)
 
 
 def write_onnx(

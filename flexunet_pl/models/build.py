@@ -1,71 +1,117 @@
-"""Build a network from its class path and plain arguments, within the packages that may be imported."""
+"""Build a network from its class path and plain arguments, as a checkpoint holds them."""
 
-from importlib import import_module
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from flexunet_pl.errors import ModelFileError
-from flexunet_pl.models.flexunet import FlexUNet
-
-# what a configuration or a checkpoint may name; both come from strangers
-TRUSTED_PACKAGES = (
-    "flexunet_pl",
-    "torch",
-    "torchvision",
-    "lightning",
-    "monai",
-    "segmentation_models_pytorch",
-    "albumentations",
-    "torchmetrics",
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
 )
+from torch.nn.parameter import is_lazy
+
+from flexunet_pl.class_paths import NETWORK, check_class
+from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.models.flexunet import FlexUNet
+from flexunet_pl.models.schedule import MOST_WEIGHTS
+
+_MOST_LAYERS = 20_000
+_PLAIN = (str, int, float, bool, type(None))
 
 
-def import_class(class_path: str) -> Any:
-    """Import what a class path names.
-
-    Args:
-        class_path: Import path within the trusted packages.
-
-    Returns:
-        What it names.
-
-    Raises:
-        ModelFileError: If the path is outside the trusted packages or leads nowhere.
-    """
-    module_path, _, name = class_path.rpartition(".")
-    if module_path.split(".")[0] not in TRUSTED_PACKAGES:
-        raise ModelFileError(
-            f"network class `{class_path}` is outside the trusted packages ({', '.join(TRUSTED_PACKAGES)}) and was "
-            "not imported; build it yourself and pass it as `network`"
-        )
-    try:
-        return getattr(import_module(module_path), name)
-    except (ImportError, AttributeError) as error:
-        raise ModelFileError(f"network class `{class_path}` does not exist: {error}") from error
-
-
-def build_network(class_path: str, init_args: dict[str, Any]) -> nn.Module:
-    """Import a network class and call it.
+def build_network(class_path: str, init_args: Mapping[str, Any]) -> nn.Module:
+    """Build a network from what a checkpoint says of it, without fetching weights.
 
     Args:
-        class_path: Import path of a subclass of ``torch.nn.Module`` in one of the trusted packages.
-        init_args: Its keyword arguments.
+        class_path: Import path of a network class, as `flexunet_pl.class_paths.NETWORK` allows.
+        init_args: Its arguments, plain values; weights to start from are left out.
 
     Returns:
         The network, with fresh weights.
 
     Raises:
-        ModelFileError: If the path is outside the trusted packages, names no network, or the arguments do not fit.
+        ModelFileError: If the path names no such class, or the arguments do not fit it.
     """
-    network_class = import_class(class_path)
-    if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
-        raise ModelFileError(f"`{class_path}` is no network class")
+    arguments = without_downloads({"class_path": class_path, "init_args": init_args})["init_args"]
+    if not _is_plain(arguments):
+        raise ModelFileError("network.init_args holds more than plain values")
     try:
-        return network_class(**init_args)
-    except (TypeError, ValueError) as error:
-        raise ModelFileError(f"network class `{class_path}` does not take {init_args}: {error}") from error
+        network_class = check_class({"class_path": class_path, "init_args": arguments}, "network", (NETWORK,), None)
+        with size_limits():
+            network: nn.Module = network_class(**arguments)
+    except UserError as error:
+        raise ModelFileError(str(error)) from error
+    except Exception as error:  # whatever a class makes of arguments that it does not know
+        shown = f"{arguments}"[:300]
+        raise ModelFileError(f"network class `{class_path}` does not take {shown}: {_first_line(error)}") from error
+    return network
+
+
+def without_downloads(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's class and arguments without weights to fetch, which those of the checkpoint replace.
+
+    Args:
+        network: ``class_path`` and ``init_args``.
+
+    Returns:
+        A copy in which every argument that names weights is None.
+    """
+    init_args = {
+        name: None if "weights" in str(name).split("_") and isinstance(value, str) else value
+        for name, value in (network.get("init_args") or {}).items()
+    }
+    # what segmentation_models_pytorch fetches where nothing is said
+    if str(network.get("class_path", "")).startswith("segmentation_models_pytorch."):
+        init_args["encoder_weights"] = None
+    return {**network, "init_args": init_args}
+
+
+@contextmanager
+def size_limits() -> Iterator[None]:
+    """Stop the building of a network that has more layers or weights than any network for images needs.
+
+    Yields:
+        Nothing; within, every new layer and weight is counted.
+
+    Raises:
+        UserError: Within, if the network is too large.
+    """
+    counts = {"layers": 0, "weights": 0}
+
+    def count_layer(module: nn.Module, name: str, layer: nn.Module | None) -> None:
+        _count(counts, "layers", 1, _MOST_LAYERS)
+
+    def count_weights(module: nn.Module, name: str, weight: nn.Parameter) -> None:
+        known = weight is not None and not is_lazy(weight)  # its size comes with the first image
+        _count(counts, "weights", weight.numel() if known else 0, MOST_WEIGHTS)
+
+    hooks = [register_module_module_registration_hook(count_layer)]
+    hooks.append(register_module_parameter_registration_hook(count_weights))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _count(counts: dict[str, int], what: str, more: int, most: int) -> None:
+    counts[what] += more
+    if counts[what] > most:
+        raise UserError(f"model.network has more than {most:,} {what}; lower its size, such as its kernels or depth")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return type(value) in _PLAIN
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class ScaledInput(nn.Module):
@@ -91,7 +137,7 @@ def size_factor(network: nn.Module) -> int:
     Args:
         network: A network, behind a scaling or not.
     """
-    bare = network.network if isinstance(network, ScaledInput) else network
+    bare = without_scaling(network)
     # FlexUNet states its factor; the encoders of segmentation_models_pytorch state their stride
     stride = getattr(getattr(bare, "encoder", None), "output_stride", 1)
     return int(getattr(bare, "size_factor", stride))
@@ -108,6 +154,11 @@ def for_pixels(network: nn.Module) -> nn.Module:
     """
     scaled = network if isinstance(network, FlexUNet) else ScaledInput(network)
     return scaled.to(memory_format=torch.channels_last)
+
+
+def without_scaling(network: nn.Module) -> nn.Module:
+    """Return the network itself, behind a scaling or not."""
+    return network.network if isinstance(network, ScaledInput) else network
 
 
 def network_spec(network: nn.Module) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from flexunet_pl.errors import UserError
 from flexunet_pl.models.blocks import ConvBlock, glorot_initialised, make_activation
-from flexunet_pl.models.schedule import check_image_size, make_schedule
+from flexunet_pl.models.schedule import MOST_WEIGHTS, check_image_size, count_weights, make_schedule
 
 
 class FlexUNet(nn.Module):
@@ -63,6 +63,12 @@ class FlexUNet(nn.Module):
             "input_normalize": input_normalize,
         }
         levels = make_schedule(base_filters, base_kernels, num_layers, dilation, dropout_rate)
+        weights = count_weights(levels, in_channels, num_classes)
+        if weights > MOST_WEIGHTS:
+            raise UserError(
+                f"a FlexUNet with base_kernels {list(base_kernels)}, base_filters {base_filters} and num_layers "
+                f"{num_layers} has {weights:,} weights, but at most {MOST_WEIGHTS:,} are taken; lower one of them"
+            )
         channels = [in_channels, *(level.filters for level in levels)]
         self.encoder = nn.ModuleList(
             ConvBlock(before, level, normalization=normalization, activation=activation)

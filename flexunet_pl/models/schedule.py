@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from flexunet_pl.errors import UserError
 
+MAX_KERNEL = 255  # px; the reference's experiments have 15 at most
+MOST_WEIGHTS = 2**31  # of any network: 8 GB in float32, 17 times the largest of the reference
+
 
 @dataclass(frozen=True)
 class Level:
@@ -44,6 +47,8 @@ def make_schedule(
         raise UserError(f"base_filters ({base_filters}) and num_layers ({num_layers}) must be at least 1")
     if any(k < 1 or k % 2 == 0 for k in base_kernels):
         raise UserError(f"base_kernels is {list(base_kernels)} but both must be odd, such as [9, 9]")
+    if max(base_kernels) > MAX_KERNEL:
+        raise UserError(f"base_kernels is {list(base_kernels)} but kernels of at most {MAX_KERNEL} px are taken")
     if any(d < 1 for d in dilation):
         raise UserError(f"dilation is {list(dilation)} but both must be at least 1")
     if not 0 <= dropout_rate * (num_layers - 1) < 1:
@@ -60,6 +65,27 @@ def make_schedule(
         )
         for i in range(num_layers)
     ]
+
+
+def count_weights(levels: list[Level], in_channels: int, num_classes: int) -> int:
+    """Count the weights of a network's convolutions before any of them is made.
+
+    Args:
+        levels: The levels, from the image's resolution down.
+        in_channels: Channels of the image.
+        num_classes: Number of classes.
+
+    Returns:
+        Their number, without biases and batch norm.
+    """
+    total, before = num_classes * levels[0].filters, in_channels
+    for i, level in enumerate(levels):
+        area, filters = level.kernel[0] * level.kernel[1], level.filters
+        total += area * filters * (before + filters)
+        if i + 1 < len(levels):  # the way up: a transposed convolution, then the level's block on twice its filters
+            total += 4 * levels[i + 1].filters * filters + area * filters * 3 * filters
+        before = filters
+    return total
 
 
 def check_image_size(size: tuple[int, int], factor: int) -> None:

@@ -20,7 +20,7 @@ from flexunet_pl.export.onnx_file import read_source, write_onnx
 from flexunet_pl.export.parity import Row, check_parity, prove_parity
 from flexunet_pl.export.precision import _with_what_follows
 from flexunet_pl.image_io import resize_image
-from flexunet_pl.task import load_model
+from flexunet_pl.models.load import load_model
 from tests.export.conftest import RUNTIME, noise
 
 

@@ -20,6 +20,7 @@ TABLES = {
     "service": "The HTTP service",
     "fuzz": "Fuzzing",
 }
+CHANNELS = Path(__file__).with_name("channels.md")
 PACKAGES = ("torch", "lightning", "numpy", "pillow", "jsonargparse", "onnx", "onnxruntime", "h5py", "simpleitk")
 
 
@@ -52,6 +53,8 @@ def main(counts: Path, service: Path, page: Path) -> None:
         lines += ["", "What it answers under load, against the engine alone:", "", "```text"]
         lines += [*service.read_text(encoding="utf-8").splitlines(), "```"]
     lines += [
+        "",
+        *CHANNELS.read_text(encoding="utf-8").splitlines(),
         "",
         "## How to repeat it",
         "",
