@@ -103,7 +103,7 @@ def write_models(checkpoint: Path, place: Path) -> tuple[dict[str, Path], tuple[
 
     from flexunet_pl.export.onnx_file import read_source, write_onnx
     from flexunet_pl.export.precision import write_int8
-    from flexunet_pl.interop.keras import save_keras_weights
+    from flexunet_pl.interop.keras.weights import save_keras_weights
 
     source = read_source(checkpoint)
     generator = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
-from flexunet_pl.errors import DISK_FULL, ModelFileError, RunFailedError
+from flexunet_pl.common.errors import DISK_FULL, ModelFileError, RunFailedError
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from monai import losses as monai_losses
 from torch import nn
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 
 
 class DiceCELoss(nn.Module):

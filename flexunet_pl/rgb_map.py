@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 
 MAX_CLASSES = 255  # an index is one byte, and one value is kept free
 

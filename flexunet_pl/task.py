@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from flexunet_pl.batch import Batch, PredictBatch
-from flexunet_pl.errors import ModelFileError, UserError
-from flexunet_pl.image_io import ImageReader
-from flexunet_pl.inference.inference import Answer, Inference
+from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.data.batch import Batch, PredictBatch
+from flexunet_pl.io.images import ImageReader
 from flexunet_pl.losses import weigh_classes
-from flexunet_pl.metrics import SegmentationScores
+from flexunet_pl.metrics.epoch import SegmentationScores
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
 from flexunet_pl.models.flexunet import FlexUNet
+from flexunet_pl.models.inference import Answer, Inference
 from flexunet_pl.models.load import load_model, network_weights, read_saved_model
-from flexunet_pl.models.misfit import explain_misfit
 from flexunet_pl.models.schedule import check_image_size
+from flexunet_pl.models.weight_mismatch import explain_misfit
 from flexunet_pl.rgb_map import RgbMap
 
 

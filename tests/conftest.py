@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from flexunet_pl.__main__ import main
+from flexunet_pl.cli.main import main
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom
 
 if TYPE_CHECKING:

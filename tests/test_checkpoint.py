@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
-from flexunet_pl.errors import ModelFileError
+from flexunet_pl.common.errors import ModelFileError
 
 STATE = {"state_dict": {"w": torch.arange(5.0)}, "hyper_parameters": {"a": [1, "b", None]}}
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from flexunet_pl import load_model
-from flexunet_pl.__main__ import main
+from flexunet_pl.cli.main import main
 from flexunet_pl.models.build import build_network
 
 CONFIGS = Path(__file__).parents[1] / "configs"

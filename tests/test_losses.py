@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai import losses as monai_losses
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 from flexunet_pl.losses import DiceCELoss, FocalLoss, TverskyLoss, weigh_classes
 
 LOSSES = [DiceCELoss(), FocalLoss(), TverskyLoss()]

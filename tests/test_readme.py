@@ -10,9 +10,9 @@ import pytest
 import SimpleITK
 
 from flexunet_pl import FlexUNet
-from flexunet_pl.__main__ import main
-from flexunet_pl.image_io import read_image, write_image
-from flexunet_pl.interop.keras import save_keras_weights
+from flexunet_pl.cli.main import main
+from flexunet_pl.interop.keras.weights import save_keras_weights
+from flexunet_pl.io.images import read_image, write_image
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -11,8 +11,8 @@ import yaml
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
 
-from flexunet_pl.image_io import read_image, read_mask
-from flexunet_pl.pairing import list_pairs
+from flexunet_pl.io.images import read_image, read_mask
+from flexunet_pl.io.pairs import list_pairs
 from flexunet_pl.rgb_map import RgbMap
 
 from tests.test_configs import CONFIGS, REFERENCE  # isort: skip

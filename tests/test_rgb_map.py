@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 from flexunet_pl.rgb_map import RgbMap
 
 CHEST = RgbMap.parse({"background": [0, 0, 0], "trachea": [255, 0, 0], "heart": [0, 255, 0], "lung": [0, 0, 255]})

@@ -5,7 +5,7 @@ from torch import nn
 
 import flexunet_pl
 from flexunet_pl import FlexUNet, SegmentationTask, load_model
-from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.build import build_network
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
@@ -116,7 +116,7 @@ def test_importing_the_package_is_light():
     import subprocess
     import sys
 
-    code = "import sys, flexunet_pl, flexunet_pl.__main__; sys.exit('torch' in sys.modules)"
+    code = "import sys, flexunet_pl, flexunet_pl.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert set(flexunet_pl.__all__) <= set(dir(flexunet_pl))
     with pytest.raises(AttributeError, match="no attribute"):

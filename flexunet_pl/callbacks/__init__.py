@@ -9,7 +9,7 @@ from flexunet_pl.callbacks.random_state import RandomState
 from flexunet_pl.callbacks.run_record import RunRecord
 from flexunet_pl.callbacks.stop_file import StopFile
 from flexunet_pl.callbacks.train_samples import TrainSamples
-from flexunet_pl.callbacks.writer import PredictionWriter
+from flexunet_pl.prediction.writer import PredictionWriter
 
 __all__ = [
     "CaseScores",

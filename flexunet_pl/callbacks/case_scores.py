@@ -8,15 +8,15 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from flexunet_pl.callbacks.gather import gather
-from flexunet_pl.console import say
-from flexunet_pl.errors import UserError
-from flexunet_pl.image_io import write_mask, written_in_place
-from flexunet_pl.prepare.names import group_of, parse_group_regex
-from flexunet_pl.scoring.calibration import calibration_error
-from flexunet_pl.scoring.measure import ClassScore, make_surfaces, measure_case
-from flexunet_pl.scoring.summary import summarise_cases
-from flexunet_pl.scoring.tables import print_summary, write_per_case, write_summary
+from flexunet_pl.common.console import say
+from flexunet_pl.common.distributed import gather
+from flexunet_pl.common.errors import UserError
+from flexunet_pl.io.images import write_mask, written_in_place
+from flexunet_pl.io.patient_ids import group_of, parse_group_regex
+from flexunet_pl.metrics.calibration import calibration_error
+from flexunet_pl.metrics.per_case import ClassScore, make_surfaces, measure_case
+from flexunet_pl.metrics.summary import summarise_cases
+from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summary
 
 
 class _Case(NamedTuple):

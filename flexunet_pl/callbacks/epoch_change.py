@@ -10,13 +10,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from flexunet_pl.cases import Case
+from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.data.predict import PredictDataset, collate_predict
-from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import read_mask, write_image, write_mask
-from flexunet_pl.inference.inference import Inference
-from flexunet_pl.inference.overlays import draw_overlay
-from flexunet_pl.pairing import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
+from flexunet_pl.io.cases import Case
+from flexunet_pl.io.images import read_mask, write_image, write_mask
+from flexunet_pl.io.overlays import draw_overlay
+from flexunet_pl.io.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
+from flexunet_pl.models.inference import Inference
 from flexunet_pl.task import SegmentationTask
 
 _THUMBNAIL = 128  # px, longer side of a picture in the film strip

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flexunet_pl.checkpoint import last_checkpoint
-from flexunet_pl.console import say
-from flexunet_pl.errors import RunFailedError, UserError
+from flexunet_pl.common.console import say
+from flexunet_pl.common.errors import RunFailedError, UserError
 
 
 class FiniteLoss(Callback):

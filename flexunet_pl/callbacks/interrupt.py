@@ -11,8 +11,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from flexunet_pl.checkpoint import last_checkpoint
-from flexunet_pl.console import say
-from flexunet_pl.errors import RunInterrupted
+from flexunet_pl.common.console import say
+from flexunet_pl.common.errors import RunInterrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from flexunet_pl.image_io import written_in_place
-from flexunet_pl.pairing import Pair
+from flexunet_pl.io.images import written_in_place
+from flexunet_pl.io.pairs import Pair
 
 _PACKAGES = ("flexunet-pl", "torch", "lightning", "numpy", "albumentations", "monai")
 _MOST_BYTES = 8 << 30  # of files whose content is read for a hash

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
-from flexunet_pl.batch import Batch
-from flexunet_pl.image_io import resize_image, write_image
-from flexunet_pl.inference.overlays import draw_overlay, fit_size
+from flexunet_pl.data.batch import Batch
+from flexunet_pl.io.images import resize_image, write_image
+from flexunet_pl.io.overlays import draw_overlay, fit_size
 from flexunet_pl.rgb_map import RgbMap
 
 _SIDE = 192  # px, longer side of a picture

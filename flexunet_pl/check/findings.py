@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexunet_pl.check.scan import FLIPS, Scan
-from flexunet_pl.prepare.names import copy_source, group_of
+from flexunet_pl.io.patient_ids import copy_source, group_of
 from flexunet_pl.rgb_map import RgbMap
 
 FAR_PIXELS = 10  # of one colour far from every class, from which on a mask is named

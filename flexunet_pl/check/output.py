@@ -11,9 +11,9 @@ from rich.table import Table
 from flexunet_pl.check.findings import LookAlike
 from flexunet_pl.check.pictures import draw_look_alikes, draw_samples, draw_statistics
 from flexunet_pl.check.scan import Scan
-from flexunet_pl.console import harmless, say
-from flexunet_pl.errors import UserError
-from flexunet_pl.image_io import Window
+from flexunet_pl.common.console import harmless, say
+from flexunet_pl.common.errors import UserError
+from flexunet_pl.io.images import Window
 from flexunet_pl.rgb_map import RgbMap
 
 _SHOWN = 20  # findings of a kind on the console; --json has all

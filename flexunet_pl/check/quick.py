@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flexunet_pl.check.findings import Finding, copies_across_splits, duplicates_across_splits
 from flexunet_pl.check.scan import Scan
-from flexunet_pl.pairing import Pair
+from flexunet_pl.io.pairs import Pair
 
 
 def quick_check(pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import Window, read_image, read_mask, read_mode, resize_image, resize_mask
-from flexunet_pl.pairing import Pair, size_mismatch
-from flexunet_pl.parallel import map_processes
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.common.processes import map_processes
+from flexunet_pl.io.images import Window, read_image, read_mask, read_mode, resize_image, resize_mask
+from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
 
 FLIPS = ("left-right", "top-bottom")

@@ -7,7 +7,7 @@ from typing import Any
 
 from flexunet_pl.check.findings import Finding, LookAlike
 from flexunet_pl.check.scan import Scan
-from flexunet_pl.prepare.names import copy_source, group_of
+from flexunet_pl.io.patient_ids import copy_source, group_of
 from flexunet_pl.rgb_map import RgbMap
 
 

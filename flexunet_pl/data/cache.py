@@ -14,8 +14,8 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import written_in_place
+from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.io.images import written_in_place
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it; it can be small in containers
 _CRC_BYTES = 4

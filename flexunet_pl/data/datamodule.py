@@ -10,20 +10,20 @@ from lightning.pytorch import LightningDataModule
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from flexunet_pl.batch import Batch, PredictBatch
-from flexunet_pl.cases import Case, SliceRules, count_slices, list_cases
-from flexunet_pl.console import say
+from flexunet_pl.common.console import say
+from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.common.processes import end_with_parent
+from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.data.cache import Cache, DiskCache, RamCache, content_key
 from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.foreground import find_foreground
 from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import PRESETS, Transform
-from flexunet_pl.data_lock import find_changes
-from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import ImageReader, Window
-from flexunet_pl.pairing import Pair, check_pair, list_pairs
-from flexunet_pl.parallel import end_with_parent
+from flexunet_pl.io.cases import Case, SliceRules, count_slices, list_cases
+from flexunet_pl.io.checksums import find_changes
+from flexunet_pl.io.images import ImageReader, Window
+from flexunet_pl.io.pairs import Pair, check_pair, list_pairs
 from flexunet_pl.rgb_map import RgbMap
 
 

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from flexunet_pl.batch import Batch
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.data.batch import Batch
 from flexunet_pl.data.cache import Cache
 from flexunet_pl.data.sampler import SampleKey
 from flexunet_pl.data.transforms import Transform
-from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import ImageReader, read_mask, resize_image, resize_mask
-from flexunet_pl.pairing import Pair, size_mismatch
+from flexunet_pl.io.images import ImageReader, read_mask, resize_image, resize_mask
+from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
 
 

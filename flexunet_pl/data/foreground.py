@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from flexunet_pl.image_io import read_mask
-from flexunet_pl.parallel import map_processes
+from flexunet_pl.common.processes import map_processes
+from flexunet_pl.io.images import read_mask
 from flexunet_pl.rgb_map import RgbMap
 
 _FEW = 500  # masks, below which starting processes takes longer than reading

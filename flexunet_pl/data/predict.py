@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from flexunet_pl.batch import PredictBatch
-from flexunet_pl.cases import Case, SliceReader, SliceRules
-from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import ImageReader, resize_image
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.data.batch import PredictBatch
+from flexunet_pl.io.cases import Case, SliceReader, SliceRules
+from flexunet_pl.io.images import ImageReader, resize_image
 
 
 class PredictItem(NamedTuple):

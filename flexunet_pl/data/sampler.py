@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from flexunet_pl.errors import DataError
+from flexunet_pl.common.errors import DataError
 
 
 @dataclass(frozen=True)

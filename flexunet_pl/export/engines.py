@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.errors import RunFailedError
+from flexunet_pl.common.errors import RunFailedError
 
 Image = NDArray[np.uint8]
 

@@ -7,15 +7,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from flexunet_pl.console import say
-from flexunet_pl.errors import RunFailedError, UserError
+from flexunet_pl.common.console import say
+from flexunet_pl.common.errors import RunFailedError, UserError
 from flexunet_pl.export.engines import Image, list_engines
 from flexunet_pl.export.graph import Fit
 from flexunet_pl.export.onnx_file import Source, read_source, write_onnx
 from flexunet_pl.export.parity import Row, check_parity, print_parity, prove_parity, write_parity
 from flexunet_pl.export.precision import Trial, write_int8
-from flexunet_pl.image_io import Window, read_image, resize_image
-from flexunet_pl.pairing import list_files
+from flexunet_pl.io.images import Window, read_image, resize_image
+from flexunet_pl.io.pairs import list_files
 from flexunet_pl.prepare.phantom import draw_slice
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.export.graph import DeployedModel, Fit
 from flexunet_pl.models.load import read_saved_model
 from flexunet_pl.rgb_map import RgbMap

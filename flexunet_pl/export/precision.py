@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flexunet_pl.errors import RunFailedError
+from flexunet_pl.common.errors import RunFailedError
 from flexunet_pl.export.engines import Image, start
 from flexunet_pl.export.onnx_file import METADATA_KEY
 from flexunet_pl.export.parity import mean_dice

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules import activation as torch_activations
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 from flexunet_pl.models.schedule import Level
 
 # standard deviation of a standard normal cut off at two standard deviations

@@ -12,8 +12,8 @@ from torch.nn.modules.module import (
 )
 from torch.nn.parameter import is_lazy
 
-from flexunet_pl.class_paths import NETWORK, check_class
-from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.common.class_paths import NETWORK, check_class
+from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.schedule import MOST_WEIGHTS
 
@@ -25,7 +25,7 @@ def build_network(class_path: str, init_args: Mapping[str, Any]) -> nn.Module:
     """Build a network from what a checkpoint says of it, without fetching weights.
 
     Args:
-        class_path: Import path of a network class, as `flexunet_pl.class_paths.NETWORK` allows.
+        class_path: Import path of a network class, as `flexunet_pl.common.class_paths.NETWORK` allows.
         init_args: Its arguments, plain values; weights to start from are left out.
 
     Returns:

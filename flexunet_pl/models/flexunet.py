@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 from flexunet_pl.models.blocks import ConvBlock, glorot_initialised, make_activation
 from flexunet_pl.models.schedule import MOST_WEIGHTS, check_image_size, count_weights, make_schedule
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from flexunet_pl.checkpoint import read_checkpoint
-from flexunet_pl.class_paths import POSITIONS, find_stranger
-from flexunet_pl.errors import ModelFileError, UserError
+from flexunet_pl.common.class_paths import POSITIONS, find_stranger
+from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.build import build_network, for_pixels
-from flexunet_pl.models.misfit import explain_misfit
+from flexunet_pl.models.weight_mismatch import explain_misfit
 from flexunet_pl.rgb_map import RgbMap
 
 _PREFIX = "network."  # of the network's weights in a checkpoint

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 
 MAX_KERNEL = 255  # px; the reference's experiments have 15 at most
 MOST_WEIGHTS = 2**31  # of any network: 8 GB in float32, 17 times the largest of the reference

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 
 Architecture = Literal[
     "deeplabv3_mobilenet_v3_large",

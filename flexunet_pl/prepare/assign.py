@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 
 SHARES = {"train": 0.80, "valid": 0.15, "test": 0.05}  # the reference's
 _PARTS = 20  # of 5 %

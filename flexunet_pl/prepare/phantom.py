@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from flexunet_pl.errors import UserError
-from flexunet_pl.image_io import write_image
+from flexunet_pl.common.errors import UserError
+from flexunet_pl.io.images import write_image
 from flexunet_pl.rgb_map import RgbMap
 
 PHANTOM_MAP = RgbMap.parse({"background": [0, 0, 0], "trachea": [255, 0, 0], "heart": [0, 255, 0], "lung": [0, 0, 255]})

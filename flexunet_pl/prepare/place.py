@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 
 
 def check_new_folder(src: Path, out: Path) -> None:

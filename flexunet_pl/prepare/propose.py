@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import read_image
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.io.images import read_image
 from flexunet_pl.rgb_map import RgbMap
 
 _MOST_INDICES = 20  # classes; grey values below are nearly black

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from flexunet_pl.errors import DataError
+from flexunet_pl.common.errors import DataError
 
 MAX_MEMBERS = 1_000_000
 MAX_RATIO = 100  # unpacked to packed bytes, over the whole archive; a mask alone may pack better

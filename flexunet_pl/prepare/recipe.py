@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flexunet_pl.errors import DataError, UserError
+from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.common.yaml import read_yaml_text
 from flexunet_pl.rgb_map import RgbMap
-from flexunet_pl.yaml_file import read_yaml_text
 
 _FIELDS = {"patient": "(?P<patient>[^/]+?)", "name": "(?P<name>[^/]+?)", "slice": "(?P<slice>[0-9]+)"}
 _NOTES = {"title", "source", "license", "original_split"}  # for the reader

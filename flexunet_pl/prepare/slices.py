@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import apply_window, read_image, read_mask, write_image, write_mask, written_in_place
-from flexunet_pl.pairing import Pair, size_mismatch
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.io.images import apply_window, read_image, read_mask, write_image, write_mask, written_in_place
+from flexunet_pl.io.pairs import Pair, size_mismatch
+from flexunet_pl.io.volumes import Volume, check_same_grid, read_volume
 from flexunet_pl.prepare.raw_files import RawFiles
 from flexunet_pl.prepare.recipe import Case, Recipe
-from flexunet_pl.volume_io import Volume, check_same_grid, read_volume
 
 
 class CaseResult(NamedTuple):

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import ImageReader, read_mask, resize_image, resize_mask
-from flexunet_pl.inference.overlays import draw_overlay, fit_size
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.io.images import ImageReader, read_mask, resize_image, resize_mask
+from flexunet_pl.io.overlays import draw_overlay, fit_size
 from flexunet_pl.report.blocks import Picture, Section, Table, Text, picture
 from flexunet_pl.report.run_folder import Run, TestRun
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.pairing import Pair, list_pairs
+from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.common.yaml import read_yaml_text
+from flexunet_pl.io.pairs import Pair, list_pairs
 from flexunet_pl.rgb_map import RgbMap
-from flexunet_pl.yaml_file import read_yaml_text
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexunet_pl.__main__ import main
-from flexunet_pl.image_io import read_image, read_mask
+from flexunet_pl.cli.main import main
+from flexunet_pl.io.images import read_image, read_mask
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 
@@ -112,7 +112,7 @@ def test_early_stopping_is_a_setting(workspace, capsys):
 
 
 def test_the_first_samples_are_drawn_as_the_network_gets_them(trained):
-    from flexunet_pl.image_io import read_image
+    from flexunet_pl.io.images import read_image
 
     grid = read_image(trained / "train_samples.png")
     assert grid.shape == (4 * 192, 4 * 192, 3)  # eight pairs, two in a row

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.data.cache import DiskCache, RamCache
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.data.dataset import SegmentationDataset
 from flexunet_pl.data.sampler import SampleKey
-from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import ImageReader
-from flexunet_pl.pairing import list_pairs
+from flexunet_pl.io.images import ImageReader
+from flexunet_pl.io.pairs import list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 

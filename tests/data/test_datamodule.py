@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from flexunet_pl import SegmentationDataModule
-from flexunet_pl.errors import DataError, UserError
-from flexunet_pl.image_io import write_image
+from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.io.images import write_image
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexunet_pl.common.errors import DataError
 from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import CTAugmentation
-from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import ImageReader, read_image, read_mask, resize_image, resize_mask, write_image
-from flexunet_pl.pairing import list_pairs
+from flexunet_pl.io.images import ImageReader, read_image, read_mask, resize_image, resize_mask, write_image
+from flexunet_pl.io.pairs import list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 

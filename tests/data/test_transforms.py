@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from flexunet_pl.data.transforms import PRESETS, RadialDistortion, SmoothDistortion
-from flexunet_pl.interop.config import convert_config
+from flexunet_pl.interop.config.convert import convert_config
 from flexunet_pl.prepare.phantom import draw_slice
 
 

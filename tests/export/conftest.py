@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexunet_pl.__main__ import main
+from flexunet_pl.cli.main import main
 
 RUNTIME = Path(__file__).parents[2] / "export" / "runtime"
 sys.path.insert(0, str(RUNTIME))  # as if it were installed

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flexunet_pl.__main__ import main
-from flexunet_pl.errors import RunFailedError
+from flexunet_pl.cli.main import main
+from flexunet_pl.common.errors import RunFailedError
 from flexunet_pl.export.graph import _resample
 from flexunet_pl.export.onnx_file import read_source, write_onnx
 from flexunet_pl.export.parity import Row, check_parity, prove_parity
 from flexunet_pl.export.precision import _with_what_follows
-from flexunet_pl.image_io import resize_image
+from flexunet_pl.io.images import resize_image
 from flexunet_pl.models.load import load_model
 from tests.export.conftest import RUNTIME, noise
 

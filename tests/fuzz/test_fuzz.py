@@ -25,18 +25,18 @@ import torch
 from PIL import Image
 
 from flexunet_pl import FlexUNet
-from flexunet_pl.array_io import read_array
 from flexunet_pl.checkpoint import read_checkpoint
-from flexunet_pl.errors import DataError, ModelFileError, UserError
-from flexunet_pl.image_io import read_image, read_mask
-from flexunet_pl.interop.config import convert
-from flexunet_pl.interop.keras import save_keras_weights
-from flexunet_pl.interop.keras_file import read_keras_file
-from flexunet_pl.mistakes import model_keys
+from flexunet_pl.cli.parser_errors import model_keys
+from flexunet_pl.common.errors import DataError, ModelFileError, UserError
+from flexunet_pl.interop.config.convert import convert
+from flexunet_pl.interop.keras.file import read_keras_file
+from flexunet_pl.interop.keras.weights import save_keras_weights
+from flexunet_pl.io.arrays import read_array
+from flexunet_pl.io.images import read_image, read_mask
+from flexunet_pl.io.volumes import read_volume
 from flexunet_pl.prepare import raw_files
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 from flexunet_pl.rgb_map import RgbMap
-from flexunet_pl.volume_io import read_volume
 from tests.export.conftest import RUNTIME  # noqa: F401 - puts the runtime on the path
 from tests.fuzz.mutate import mutate
 

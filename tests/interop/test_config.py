@@ -7,10 +7,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexunet_pl.errors import UserError
-from flexunet_pl.interop.class_names import name_classes
-from flexunet_pl.interop.config import convert, convert_config
-from flexunet_pl.interop.ini import Ini
+from flexunet_pl.common.errors import UserError
+from flexunet_pl.interop.config.class_names import name_classes
+from flexunet_pl.interop.config.convert import convert, convert_config
+from flexunet_pl.interop.config.ini import Ini
 
 _SMALL = "[model]\nimage_width=64\nimage_height=64\nnum_layers=3\n[mask]\nrgb_map={(0,0,0):0,(255,255,255):1}\n"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexunet_pl.errors import UserError
-from flexunet_pl.interop.ini import Ini, read_literal, read_string
+from flexunet_pl.common.errors import UserError
+from flexunet_pl.interop.config.ini import Ini, read_literal, read_string
 
 
 def _values(text):

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from flexunet_pl import FlexUNet
-from flexunet_pl.errors import ModelFileError, UserError
-from flexunet_pl.interop.keras import FORMATS, build_keras_model, load_keras_weights, save_keras_weights
-from flexunet_pl.interop.keras_file import read_keras_file
-from flexunet_pl.interop.meanings import ACTIVATIONS
+from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.interop.equivalents import ACTIVATIONS
+from flexunet_pl.interop.keras.file import read_keras_file
+from flexunet_pl.interop.keras.weights import FORMATS, build_keras_model, load_keras_weights, save_keras_weights
 from flexunet_pl.models.blocks import make_activation
 
 _FILES = (

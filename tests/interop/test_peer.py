@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 
 from flexunet_pl import FlexUNet
-from flexunet_pl.interop.keras import load_keras_weights, save_keras_weights
+from flexunet_pl.interop.keras.weights import load_keras_weights, save_keras_weights
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from flexunet_pl import FlexUNet
-from flexunet_pl.errors import UserError
+from flexunet_pl.common.errors import UserError
 from flexunet_pl.models.schedule import make_schedule
 
 

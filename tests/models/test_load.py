@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flexunet_pl.errors import ModelFileError
+from flexunet_pl.common.errors import ModelFileError
 from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.load import load_model, read_saved_model
 from flexunet_pl.task import SegmentationTask

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flexunet_pl.errors import DataError
+from flexunet_pl.common.errors import DataError
 from flexunet_pl.prepare.raw_files import RawFiles
 
 FILES = {"top/a.txt": b"a", "top/deep/b.txt": b"bb", "top/._a.txt": b"mac", "__MACOSX/a.txt": b"mac", ".hidden": b""}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flexunet_pl.errors import DataError
-from flexunet_pl.image_io import read_image, write_image
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.io.images import read_image, write_image
 from tests.export.conftest import RUNTIME  # noqa: F401 - puts the runtime on the path
 from tests.handmade import bomb
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flexunet_pl.checkpoint import AtomicCheckpointIO, read_checkpoint
-from flexunet_pl.image_io import write_image
+from flexunet_pl.io.images import write_image
 from flexunet_pl.prepare.phantom import write_phantom
 from tests.reliability.conftest import LAST, RUN, equal, session, wait_until, weights
 

@@ -126,7 +126,7 @@ def test_b4_two_processes_score_like_one(zygote, place, phantoms, trained, count
 
 FAILING = """
 import os, signal, sys
-from flexunet_pl.__main__ import main
+from flexunet_pl.cli.main import main
 from flexunet_pl.task import SegmentationTask
 stepping = SegmentationTask.training_step
 def step(self, batch, i):
@@ -163,7 +163,7 @@ def test_b5_when_one_process_is_gone_all_are(place, count, act, rank):
 def test_b6_every_engine_gives_the_same_masks_of_fifty_images(lively, tmp_path, count):
     from flexunet_pl.export.onnx_file import read_source, write_onnx
     from flexunet_pl.export.parity import prove_parity
-    from flexunet_pl.interop.keras import build_keras_model
+    from flexunet_pl.interop.keras.weights import build_keras_model
 
     source = read_source(lively)
     write_onnx(source, tmp_path / "m.onnx", probabilities=True)

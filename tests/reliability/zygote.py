@@ -23,7 +23,7 @@ def run(job):
     try:
         import torch
 
-        from flexunet_pl.__main__ import main
+        from flexunet_pl.cli.main import main
 
         torch.set_num_threads(1)
         exec(job["before"], {})  # noqa: S102 - of the tests
@@ -42,15 +42,15 @@ if __name__ == "__main__":  # not in the workers that a command spawns, which ru
     import torch
 
     import flexunet_pl.callbacks
-    import flexunet_pl.check.command
-    import flexunet_pl.cli
+    import flexunet_pl.cli.lightning
+    import flexunet_pl.commands.check
+    import flexunet_pl.commands.export
+    import flexunet_pl.commands.import_keras
+    import flexunet_pl.commands.report
+    import flexunet_pl.commands.score
+    import flexunet_pl.commands.split
     import flexunet_pl.data.datamodule
-    import flexunet_pl.export.model_file
-    import flexunet_pl.interop.keras_import
-    import flexunet_pl.prepare.split
-    import flexunet_pl.report.command
-    import flexunet_pl.scoring.score
-    from flexunet_pl.__main__ import main
+    from flexunet_pl.cli.main import main
 
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""The command line: the table of verbs, parsing, how a run ends."""

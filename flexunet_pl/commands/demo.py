@@ -1,0 +1,88 @@
+"""The demo: phantoms, training, test, report, export and prediction, one command after the other."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from flexunet_pl.cli.lightning import run
+from flexunet_pl.commands.export import export_model
+from flexunet_pl.commands.report import write_report
+from flexunet_pl.common.errors import UserError
+from flexunet_pl.io.pairs import list_files
+from flexunet_pl.prepare.phantom import write_phantom
+
+
+def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
+    """Draw phantoms, train a small FlexUNet on them, test it, report, export, predict, and show where all of it lies.
+
+    Args:
+        out: Folder to create.
+        overwrite: Whether a folder that is not empty may be written to.
+
+    Raises:
+        UserError: If the folder is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise UserError(f"{out}: is not empty; name another folder or give --overwrite true")
+    began = time.monotonic()
+    data, runs = out / "data", out / "runs"
+    _announce(f"flexunet phantom {data}")
+    write_phantom(data, overwrite=overwrite)
+    known = {p.name for p in (runs / "flexunet").glob("version_*")}
+    _run(
+        "fit",
+        "--config",
+        str(_find("configs/demo.yaml")),
+        "--data.root",
+        str(data),
+        "--trainer.logger.save_dir",
+        str(runs),
+    )
+    (version,) = {p.name for p in (runs / "flexunet").glob("version_*")} - known
+    run_folder = runs / "flexunet" / version
+    checkpoint = str(run_folder / "checkpoints" / "best.ckpt")
+    _run("test", "--ckpt_path", checkpoint, "--data.root", str(data), "--scores.group_regex", "^([0-9]+)_")
+    _announce(f"flexunet report {run_folder}")
+    report = write_report(run_folder)
+    model = out / "model.onnx"
+    _announce(f"flexunet export {checkpoint} --output {model} --images {data / 'test' / 'images'}")
+    export_model(Path(checkpoint), output=model, overwrite=overwrite, images=data / "test" / "images")
+    _announce(f"python flexunet_runtime.py {model} {data / 'test' / 'images'} {out / 'masks_without_torch'}")
+    runtime = _find("export/runtime/flexunet_runtime.py", "deployment/flexunet_runtime.py")
+    words = map(str, (runtime, model, data / "test" / "images", out / "masks_without_torch"))
+    subprocess.run([sys.executable, *words], check=True)  # noqa: S603 - our own program
+    masks = out / "masks"
+    _run("predict", "--ckpt_path", checkpoint, "--data.predict_dir", str(data / "test" / "images"),
+         "--prediction.output_dir", str(masks), "--prediction.overlay", "true",
+         "--prediction.overwrite", str(overwrite).lower())  # fmt: skip
+    places = {
+        "report": report,
+        "data": data,
+        "curves": run_folder / "train_losses.png",
+        "film strip": run_folder / "epoch_change" / "film_strip.png",
+        "checkpoint": checkpoint,
+        f"{len(list_files(masks))} masks": masks,
+        "overlays": masks / "overlays",
+        "ONNX file": model,
+        "its masks": out / "masks_without_torch",
+    }
+    sys.stdout.write(f"\ndone in {time.monotonic() - began:.0f} s\n")
+    sys.stdout.writelines(f"  {what:<12} {where}\n" for what, where in places.items())
+    sys.stdout.write(f"  {'watch it':<12} tensorboard --logdir {runs}\n")
+
+
+def _find(in_clone: str, installed: str | None = None) -> Path:
+    """Return a file that lies in the package where that was installed, and beside it where it runs from a clone."""
+    package = Path(__file__).parents[1]
+    return next(p for p in (package / (installed or in_clone), package.parent / in_clone) if p.exists())
+
+
+def _run(verb: str, *args: str) -> None:
+    _announce(f"flexunet {verb} {' '.join(args)}")
+    run(verb, args)
+
+
+def _announce(command: str) -> None:
+    sys.stdout.write(f"\n$ {command}\n")
+    sys.stdout.flush()

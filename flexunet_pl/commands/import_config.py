@@ -1,0 +1,168 @@
+"""Converted configurations as YAML files for people: in order, with a comment where each value came from."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import yaml
+
+from flexunet_pl.common.console import say
+from flexunet_pl.common.errors import UserError
+from flexunet_pl.interop.config.convert import convert
+from flexunet_pl.interop.config.ini import printable
+from flexunet_pl.interop.config.settings import Conversion
+from flexunet_pl.io.images import written_in_place
+
+_MAX_BYTES = 4 << 20
+_ORDER = ("seed_everything", "model", "data", "trainer", "early_stopping", "epoch_change", "prediction")
+
+
+def import_config(
+    config: Path, output: Path | None = None, overwrite: bool = False, like_the_original: bool = False
+) -> None:
+    """Convert a train_eval_infer.config of the original into a configuration for flexunet fit.
+
+    What was not carried over, or not as it stands, is listed on the console and at the top of the result.
+
+    Args:
+        config: The original's file; relative paths in it are relative to its folder.
+        output: The YAML file to write; by default experiment.yaml in the folder of the original's file.
+        overwrite: Whether to replace a file of that name.
+        like_the_original: Whether values that cannot be read become the original's defaults, as they do there in
+            silence, and the learning-rate reducer waits for 10 epochs, as it does there.
+
+    Raises:
+        UserError: If the file cannot be converted, or the output exists.
+    """
+    check_input(config)
+    target = output if output is not None else config.with_name("experiment.yaml")
+    check_output(target, config, overwrite=overwrite)
+    conversion = read_config(config, like_the_original=like_the_original)
+    with written_in_place(target) as temporary:
+        temporary.write_text(to_yaml(conversion, source=config, target=target), encoding="utf-8")
+    for remark in conversion.remarks:
+        say(f"note: {remark}")
+    say(f"{target} written; next: flexunet fit -c {target}")
+
+
+def check_input(source: Path) -> None:
+    """Refuse an input that is no file.
+
+    Args:
+        source: The file.
+
+    Raises:
+        UserError: If it is none.
+    """
+    if source.parts and source.parts[0].endswith(":") and len(source.parts[0]) > 2:  # https:
+        raise UserError(f"{source}: is an address; download the file first")
+    if not source.is_file():
+        raise UserError(f"{source}: {'is no file' if source.exists() else 'no such file'}")
+
+
+def check_output(target: Path, source: Path, *, overwrite: bool) -> None:
+    """Refuse an output file that cannot be written, before any work.
+
+    Args:
+        target: The file.
+        source: The input, which is never overwritten.
+        overwrite: Whether it may be there already.
+
+    Raises:
+        UserError: If it may not be written.
+    """
+    if target.is_dir():
+        raise UserError(f"{target}: is a folder; name a file")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{target}: is the input itself; name another output")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target}: is there already; name another file, or add --overwrite")
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder; make it, or name another output")
+
+
+def read_config(path: Path, *, like_the_original: bool = False) -> Conversion:
+    """Convert a file of the original, and make its paths absolute.
+
+    Args:
+        path: The file, in UTF-8; comments may hold other bytes.
+        like_the_original: See `import_config`.
+
+    Returns:
+        The conversion.
+
+    Raises:
+        UserError: If the file is missing or cannot be converted.
+    """
+    check_input(path)
+    if path.stat().st_size > _MAX_BYTES:
+        raise UserError(f"{path}: is no configuration: it has {path.stat().st_size} bytes")
+    text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+    conversion = convert(text, like_the_original=like_the_original, name=str(path))
+    for key in conversion.paths:
+        *parents, last = key.split(".")
+        node = conversion.config
+        for parent in parents:
+            node = node[parent]
+        if PureWindowsPath(node[last]).drive and os.name != "nt":
+            conversion.remarks.append(f"{key} is {node[last]}, a path of another system; set it anew")
+        else:
+            # relative to the file's folder there, to the working folder here: absolute is right in both
+            node[last] = os.path.normpath(path.absolute().parent / node[last])
+    return conversion
+
+
+def to_yaml(conversion: Conversion, source: Path, target: Path) -> str:
+    """Write a conversion as YAML.
+
+    Args:
+        conversion: What to write.
+        source: The original's file.
+        target: The file that the text is for.
+
+    Returns:
+        The text.
+    """
+    head = [
+        f"# flexunet fit -c {printable(target.name)}",
+        f"# made from {printable(source.name)}; behind each value: where it came from",
+        "# paths are absolute: where folders have moved, make this file again with `flexunet import-config`",
+    ]
+    if conversion.remarks:
+        head += [
+            "#",
+            "# Not carried over, or not as it stood:",
+            *(f"# - {printable(remark)}" for remark in conversion.remarks),
+        ]
+    ordered = {key: conversion.config[key] for key in _ORDER if key in conversion.config}
+    lines = [*head, *_lines(ordered, conversion.origins)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _lines(node: dict[str, Any], origins: dict[str, str], path: str = "", indent: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        here = f"{path}.{key}" if path else key
+        comment = f"  # {printable(origins[here])}" if here in origins else ""
+        name = _scalar(key)
+        if isinstance(value, dict) and value:
+            yield f"{indent}{name}:{comment}"
+            yield from _lines(value, origins, here, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield f"{indent}{name}:{comment}"
+            for item in value:
+                first, *rest = _lines(item, origins, here, indent + "  ")
+                yield f"{indent}- {first.lstrip()}"
+                yield from rest
+        else:
+            yield f"{indent}{name}: {_scalar(value)}{comment}"
+
+
+def _scalar(value: Any) -> str:
+    text = _dump(value, allow_unicode=True)
+    return text if text.isprintable() else _dump(value, allow_unicode=False)
+
+
+def _dump(value: Any, *, allow_unicode: bool) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=1 << 20, allow_unicode=allow_unicode)
+    return text.removesuffix("...\n").strip()

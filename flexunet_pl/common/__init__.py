@@ -1,0 +1,1 @@
+"""What every part uses: errors, console, YAML, processes, class paths; numpy at most."""

@@ -1,0 +1,1 @@
+"""Bytes to arrays and back: images, masks, volumes, arrays; cases and pairs of a folder. No torch."""

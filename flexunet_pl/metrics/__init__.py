@@ -1,0 +1,1 @@
+"""What a score is: for an epoch, a case, a table, with intervals over patients."""

@@ -1,0 +1,179 @@
+"""Measure one case: what was found of each class, what was missed, and what was invented."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexunet_pl.common.errors import UserError
+
+Index = NDArray[np.uint8]
+
+_NAN = float("nan")
+
+
+class ClassScore(NamedTuple):
+    """What a prediction makes of one class in one case; values that are not defined are NaN.
+
+    Attributes:
+        case: Name of the case.
+        group: What the case belongs to, such as its patient.
+        label: Name of the class.
+        state: ``present``: it is there and some of it was found; ``missed``: it is there and nothing of it was found;
+            ``false alarm``: it is not there, and yet predicted; ``absent``: neither.
+        tp: True positive pixels.
+        fp: False positive pixels.
+        fn: False negative pixels.
+        dice: 2 TP / (2 TP + FP + FN), where the class is there or predicted.
+        iou: TP / (TP + FP + FN), likewise.
+        precision: TP / (TP + FP), where it is predicted.
+        recall: TP / (TP + FN), where it is there.
+        hd95: 95th percentile of the distances between the two borders, the larger of the two directions; the diagonal
+            of the image where the class is there and nothing is predicted.
+        nsd: Normalised surface distance: share of both borders that lies within the tolerance of the other one; 0
+            where the class is there and nothing is predicted.
+        lesions: Connected parts of the class, corners touching.
+        lesions_found: Those of them of which at least one pixel was predicted.
+        false_lesions: Connected parts of the prediction that touch no pixel of the class.
+    """
+
+    case: str
+    group: str
+    label: str
+    state: str
+    tp: int
+    fp: int
+    fn: int
+    dice: float
+    iou: float
+    precision: float
+    recall: float
+    hd95: float
+    nsd: float
+    lesions: int
+    lesions_found: int
+    false_lesions: int
+
+
+class Surfaces(NamedTuple):
+    """How borders are compared.
+
+    Attributes:
+        spacing: Distance between rows and columns (and slices before them, in volumes), in the unit of the result.
+        tolerance: Largest distance of two borders that counts as none, in the same unit.
+    """
+
+    spacing: tuple[float, ...] = (1.0, 1.0)
+    tolerance: float = 2.0
+
+
+def make_surfaces(spacing_mm: tuple[float, float] | None, tolerance: float) -> Surfaces:
+    """Return how borders are compared, once the numbers are seen to make sense.
+
+    Args:
+        spacing_mm: Distance of rows and of columns, or None for pixels.
+        tolerance: Largest distance that counts as none.
+
+    Raises:
+        UserError: If they make none.
+    """
+    spacing = spacing_mm or (1.0, 1.0)
+    if not (all(0 < step < float("inf") for step in spacing) and 0 <= tolerance < float("inf")):
+        raise UserError(f"spacing_mm ({spacing_mm}) must be above 0, tolerance ({tolerance}) at least 0")
+    return Surfaces(spacing, tolerance)
+
+
+def measure_case(
+    case: str, group: str, predicted: Index, truth: Index, class_names: Sequence[str], surfaces: Surfaces | None
+) -> list[ClassScore]:
+    """Measure each class but the background.
+
+    Args:
+        case: Name of the case.
+        group: What it belongs to.
+        predicted: Class index per pixel, shape ``(H, W)`` or ``(D, H, W)``.
+        truth: The same of the truth.
+        class_names: Names in class order, the background first.
+        surfaces: How borders are compared; None leaves their distances out.
+
+    Returns:
+        One score per class.
+    """
+    return [
+        _measure_class(case, group, name, predicted == k, truth == k, surfaces)
+        for k, name in enumerate(class_names[1:], start=1)
+    ]
+
+
+def _measure_class(
+    case: str, group: str, label: str, predicted: NDArray[np.bool_], truth: NDArray[np.bool_], surfaces: Surfaces | None
+) -> ClassScore:
+    of_truth, of_prediction = (int(np.count_nonzero(m)) for m in (truth, predicted))
+    tp = int(np.count_nonzero(truth & predicted))
+    fp, fn = of_prediction - tp, of_truth - tp
+    state = ("present" if tp else "missed") if of_truth else "false alarm" if of_prediction else "absent"
+    box = _bounding_box(truth | predicted) if tp + fp + fn else None
+    distances: tuple[float, float] = (_NAN, _NAN)
+    lesions = (0, 0, 0)
+    if box is not None:
+        lesions = _count_lesions(predicted[box], truth[box])
+        if surfaces is not None and of_truth:
+            distances = _compare_borders(predicted[box], truth[box], surfaces, truth.shape)
+    return ClassScore(
+        case,
+        group,
+        label,
+        state,
+        tp,
+        fp,
+        fn,
+        _ratio(2 * tp, 2 * tp + fp + fn),
+        _ratio(tp, tp + fp + fn),
+        _ratio(tp, tp + fp),
+        _ratio(tp, tp + fn),
+        *distances,
+        *lesions,
+    )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else _NAN
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(i for i in range(mask.ndim) if i != axis)
+        found = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(found[0]), int(found[-1]) + 1))
+    return tuple(box)
+
+
+def _count_lesions(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[int, int, int]:
+    from scipy import ndimage
+
+    touching = np.ones((3,) * truth.ndim)
+    parts, count = ndimage.label(truth, touching)
+    found = len(np.unique(parts[predicted & truth]))
+    of_prediction, predicted_count = ndimage.label(predicted, touching)
+    right = len(np.unique(of_prediction[predicted & truth]))
+    return int(count), found, int(predicted_count) - right
+
+
+def _compare_borders(
+    predicted: NDArray[np.bool_], truth: NDArray[np.bool_], surfaces: Surfaces, shape: tuple[int, ...]
+) -> tuple[float, float]:
+    if not predicted.any():
+        return float(np.linalg.norm(np.multiply(shape, surfaces.spacing))), 0.0
+    import torch
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
+    # a margin, so that what touches the box has a border there too
+    masks: list[Any] = [torch.from_numpy(np.pad(mask, 1)) for mask in (predicted, truth)]
+    edges = get_mask_edges(*masks, crop=False)
+    ways = [get_surface_distance(one, two, spacing=list(surfaces.spacing)) for one, two in (edges, edges[::-1])]
+    distances = [way.double().numpy() for way in ways]
+    hd95 = max(float(np.quantile(d, 0.95)) for d in distances)
+    within = sum(int(np.count_nonzero(d <= surfaces.tolerance)) for d in distances)
+    return hd95, within / sum(map(len, distances))

@@ -1,0 +1,162 @@
+"""Inference: how a trained network is applied to images, whole or in tiles, once or several times."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from flexunet_pl.common.errors import UserError
+
+_NO_FLIP: tuple[int, ...] = ()
+_FLIPS: tuple[tuple[int, ...], ...] = (_NO_FLIP, (-1,), (-2,), (-2, -1))
+
+
+class Answer(NamedTuple):
+    """What a network says of one image, at the image's own size.
+
+    Attributes:
+        mask: Class index per pixel, shape ``(H, W)``, uint8.
+        probabilities: Shape ``(K, H, W)``, float32, each pixel's sum is 1.
+        uncertainty: Entropy of the probabilities in units of its largest value, shape ``(H, W)``, 0..1; None without
+            dropout passes.
+    """
+
+    mask: Tensor
+    probabilities: Tensor
+    uncertainty: Tensor | None
+
+    def cpu(self) -> "Answer":
+        """Return a copy on the CPU."""
+        uncertainty = self.uncertainty.cpu() if self.uncertainty is not None else None
+        return Answer(self.mask.cpu(), self.probabilities.cpu(), uncertainty)
+
+
+class Inference:
+    """How a trained network is applied to images.
+
+    Args:
+        tiled: Whether images that are larger than the network's size are cut into overlapping tiles of that size, at
+            their own resolution, rather than resized; the tiles' logits are blended with Gaussian weights. For networks
+            that were trained at that resolution.
+        overlap: Share of a tile's side that it has in common with the next.
+        tta: ``flips`` averages the probabilities of the image and of its mirror images; only where left and right,
+            above and below mean nothing to the network.
+        mc_dropout: Passes with dropout at work, whose probabilities are averaged and whose uncertainty is written; 0
+            for one pass without it.
+
+    Raises:
+        UserError: If a value is out of its range.
+    """
+
+    def __init__(
+        self, tiled: bool = False, overlap: float = 0.25, tta: Literal["none", "flips"] = "none", mc_dropout: int = 0
+    ) -> None:
+        if not 0 <= overlap < 1:
+            raise UserError(f"inference.overlap ({overlap}) must be at least 0 and below 1")
+        if mc_dropout < 0 or mc_dropout == 1:
+            raise UserError(f"inference.mc_dropout ({mc_dropout}) must be 0, or at least 2 passes")
+        self.tiled = tiled
+        self.overlap = overlap
+        self.tta = tta
+        self.mc_dropout = mc_dropout
+
+    def apply(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        tile: tuple[int, int],
+        sizes: Sequence[tuple[int, int]],
+        tiles_at_once: int = 1,
+    ) -> list[Answer]:
+        """Apply a network to images.
+
+        Args:
+            network: Gives logits ``(N, K, H, W)`` of images ``(N, C, H, W)``.
+            image: Shape ``(N, C, H, W)``, uint8: at the network's size, or larger, to be cut into tiles.
+            tile: Height and width of the network's images.
+            sizes: Height and width wanted for each answer.
+            tiles_at_once: Tiles in a batch.
+
+        Returns:
+            One answer per image.
+
+        Raises:
+            UserError: If dropout passes are wanted of a network without dropout.
+        """
+
+        def logits_of(pixels: Tensor) -> Tensor:
+            if pixels.shape[-2:] == tile:
+                return torch.as_tensor(network(pixels)).float()
+            return self._blend(network, pixels, tile, tiles_at_once)
+
+        flips = _FLIPS if self.tta == "flips" else (_NO_FLIP,)
+        passes = list(product(flips, range(max(1, self.mc_dropout))))
+        sums: list[Tensor] = []
+        answers = []
+        with _dropout(network, at_work=self.mc_dropout > 0):
+            for flip, _ in passes:
+                logits = _flipped(logits_of(_flipped(image, flip)), flip)
+                resized = [_resized(of_image, size) for of_image, size in zip(logits, sizes, strict=True)]
+                if len(passes) == 1:
+                    return [Answer(z.argmax(dim=0).byte(), z.softmax(dim=0), None) for z in resized]
+                for i, z in enumerate(resized):
+                    if i == len(sums):
+                        sums.append(torch.zeros_like(z))
+                    sums[i] += z.softmax(dim=0)
+        for total in sums:
+            mean = total / len(passes)
+            answers.append(Answer(mean.argmax(dim=0).byte(), mean, _entropy(mean) if self.mc_dropout else None))
+        return answers
+
+    def _blend(self, network: nn.Module, image: Tensor, tile: tuple[int, int], tiles_at_once: int) -> Tensor:
+        from monai.inferers.utils import sliding_window_inference
+
+        blended = sliding_window_inference(
+            inputs=image.float(),  # monai computes its weights in the type of the image
+            roi_size=tile,
+            sw_batch_size=tiles_at_once,
+            predictor=lambda pixels: network(pixels).float(),
+            overlap=self.overlap,
+            mode="gaussian",
+            padding_mode="replicate",
+        )
+        return torch.as_tensor(blended)
+
+
+def _flipped(image: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return image.flip(dims) if dims else image
+
+
+def _resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    if logits.shape[-2:] == size:
+        return logits
+    return nn.functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    largest = torch.log(torch.tensor(float(len(probabilities)), device=probabilities.device))
+    entropy: Tensor = torch.special.entr(probabilities).sum(dim=0)
+    return entropy / largest
+
+
+@contextmanager
+def _dropout(network: nn.Module, *, at_work: bool) -> Iterator[None]:
+    """Put the dropout of a network in eval mode to work for a while.
+
+    Raises:
+        UserError: If there is none.
+    """
+    layers = [m for m in network.modules() if isinstance(m, _DropoutNd) and m.p > 0] if at_work else []
+    if at_work and not layers:
+        raise UserError("inference.mc_dropout: this network has no dropout; leave it at 0")
+    for layer in layers:
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()

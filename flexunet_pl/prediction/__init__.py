@@ -1,0 +1,1 @@
+"""What a prediction writes, and how it goes on where it stopped."""

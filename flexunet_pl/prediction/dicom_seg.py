@@ -1,0 +1,94 @@
+"""Label volumes as DICOM Segmentation objects, for viewers and archives that speak DICOM."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.io.images import written_in_place
+from flexunet_pl.io.volumes import Volume, series_files, to_file_order
+from flexunet_pl.rgb_map import RgbMap
+
+_PACKAGE = "flexunet-pl"
+
+
+def require_highdicom() -> None:
+    """Check that highdicom is installed.
+
+    Raises:
+        UserError: If it is not.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "DICOM SEG is written by highdicom, which is missing; `pip install 'flexunet-pl[dicom]'`"
+        ) from error
+
+
+def write_dicom_seg(path: Path, labels: NDArray[np.uint8], series: Path, like: Volume, rgb_map: RgbMap) -> None:
+    """Write a DICOM Segmentation object that refers to the series it was made from; one binary segment per class.
+
+    Args:
+        path: The file, ending in ``.dcm``.
+        labels: Class index per voxel, shape ``(D, H, W)``, as `read_volume` turns it.
+        series: Folder of the DICOM series.
+        like: The volume that was read from it.
+        rgb_map: The classes; the background has no segment.
+
+    Raises:
+        DataError: If the series lacks what the standard asks for, such as the patient's data.
+    """
+    try:
+        segmentation = _make_segmentation(labels, series, like, rgb_map)
+    except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{series}: no DICOM SEG can be made of it ({reason}); leave prediction.dicom_seg out"
+        ) from error
+    with written_in_place(path) as temporary:
+        segmentation.save_as(temporary)
+
+
+def _make_segmentation(labels: NDArray[np.uint8], series: Path, like: Volume, rgb_map: RgbMap) -> Any:
+    import highdicom
+    import pydicom
+    import SimpleITK
+    from highdicom.color import CIELabColor
+    from pydicom.sr.codedict import codes
+
+    sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series_files(series)]
+    values = SimpleITK.GetArrayFromImage(to_file_order(labels, like))
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="flexunet_pl", version=version(_PACKAGE), family=codes.DCM.ArtificialIntelligence
+    )
+    segments = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.SCT.MorphologicallyAbnormalStructure,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            display_color=CIELabColor.from_rgb(*rgb_map.colors[number]),
+        )
+        for number, name in enumerate(rgb_map.names[1:], start=1)
+    ]
+    return highdicom.seg.Segmentation(
+        source_images=sources,
+        pixel_array=values,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=highdicom.UID(),
+        series_number=900,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="flexunet_pl",
+        manufacturer_model_name="flexunet_pl",
+        software_versions=version(_PACKAGE),
+        device_serial_number="0",
+        series_description="flexunet_pl segmentation",
+    )

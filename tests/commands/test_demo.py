@@ -1,0 +1,60 @@
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from flexunet_pl.commands import demo
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_demo_shows_scores_and_where_everything_lies(workspace, flexunet, monkeypatch):
+    draw = demo.write_phantom
+    monkeypatch.setattr(demo, "write_phantom", lambda out, **kw: draw(out, patients=3, slices=1, size=64, **kw))
+    (workspace / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    find = demo._find
+    monkeypatch.setattr(
+        demo, "_find", lambda *places: workspace / "tiny.yaml" if "yaml" in places[0] else find(*places)
+    )
+    made = subprocess.run(["/usr/bin/env", "make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
+    (command,) = (line for line in made.stdout.splitlines() if "/flexunet demo " in line)
+    _, *words = shlex.split(command)
+    out = flexunet(*words)
+    for verb in ("phantom", "fit", "test", "report", "export", "predict"):
+        assert f"$ flexunet {verb} " in out
+    places = dict(
+        re.findall(
+            r"^  (report|curves|film strip|checkpoint|1 masks|overlays|ONNX file|its masks) +(\S+)$", out, re.MULTILINE
+        )
+    )
+    assert len(places) == 8
+    masks = [np.asarray(Image.open(workspace / places[n] / "002_00.png")) for n in ("1 masks", "its masks")]
+    assert np.array_equal(*masks)
+    assert all((workspace / path).exists() for path in places.values())
+
+
+def test_the_demo_keeps_what_is_there(workspace, mistake):
+    (workspace / "demo").mkdir()
+    (workspace / "demo" / "mine.txt").write_text("mine")
+    assert "demo: is not empty; name another folder or give --overwrite true" in mistake("demo")
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_scores_on_patients_that_it_has_not_seen(workspace, flexunet):
+    flexunet("demo")
+    (summary,) = (workspace / "demo").rglob("summary.json")
+    classes = json.loads(summary.read_text())["classes"]
+    dice = {name: scores["means"]["dice"]["mean"] for name, scores in classes.items()}
+    assert dice["lung"] >= 0.97
+    assert dice["heart"] >= 0.93
+    assert dice["trachea"] >= 0.85
+    shutil.rmtree(workspace / "demo")
