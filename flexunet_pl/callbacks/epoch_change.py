@@ -8,19 +8,16 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.io.cases import Case
+from flexunet_pl.io.film_strip import draw_strip, make_thumbnail
 from flexunet_pl.io.images import read_mask, write_image, write_mask
 from flexunet_pl.io.overlays import draw_overlay
 from flexunet_pl.io.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.task import SegmentationTask
-
-_THUMBNAIL = 128  # px, longer side of a picture in the film strip
-_HEADER = 16  # px, height of the line that names the columns
 
 
 class EpochChangeInference(Callback):
@@ -93,10 +90,10 @@ class EpochChangeInference(Callback):
         for path, mask in zip(self._paths, masks, strict=True):
             write_mask(self._mask_path(epoch, path), mask, task.rgb_map)
         self._add_column(task, epoch, masks)
-        write_image(self._folder / "film_strip.png", _draw_strip(self._strip, self._titles))
+        write_image(self._folder / "film_strip.png", draw_strip(self._strip, self._titles))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                newest = _draw_strip(
+                newest = draw_strip(
                     [*self._strip[: self._still], self._strip[-1]], [*self._titles[: self._still], self._titles[-1]]
                 )
                 logger.experiment.add_image("epoch_change", newest, global_step=trainer.global_step, dataformats="HWC")
@@ -107,36 +104,20 @@ class EpochChangeInference(Callback):
     def _add_column(self, task: SegmentationTask, epoch: int, masks: list[NDArray[np.uint8]]) -> None:
         images = [task.reader.read(path) for path in self._paths]
         pairs = zip(images, masks, strict=True)
-        self._strip.append([_thumbnail(draw_overlay(image, mask, task.rgb_map)) for image, mask in pairs])
+        self._strip.append([make_thumbnail(draw_overlay(image, mask, task.rgb_map)) for image, mask in pairs])
         self._titles.append(f"epoch {epoch}")
 
     def _start_strip(self, paths: list[Path], task: SegmentationTask) -> None:
         """Begin with the images, and with the masks that stand beside them."""
         images = [task.reader.read(path) for path in paths]
-        self._strip, self._titles = [[_thumbnail(image) for image in images]], ["image"]
+        self._strip, self._titles = [[make_thumbnail(image) for image in images]], ["image"]
         masks = {p.stem: p for p in _files(paths[0].parent.parent / "masks")}
         if all(path.stem in masks for path in paths):
             truth = [read_mask(masks[path.stem], task.rgb_map) for path in paths]
             pairs = zip(images, truth, strict=True)
-            self._strip.append([_thumbnail(draw_overlay(i, m, task.rgb_map)) for i, m in pairs])
+            self._strip.append([make_thumbnail(draw_overlay(i, m, task.rgb_map)) for i, m in pairs])
             self._titles.append("truth")
         self._still = len(self._strip)
-
-
-def cut_strip(strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Leave of a film strip what stands still, and the first, the middle and the last epoch.
-
-    Args:
-        strip: A film strip, shape ``(H, W, 3)``, uint8.
-
-    Returns:
-        A strip of at most five columns.
-    """
-    columns = strip.reshape(len(strip), -1, _THUMBNAIL, 3).swapaxes(0, 1)
-    still = min(2, len(columns) - 1)  # a first epoch is kept where there is no truth
-    last = len(columns) - 1
-    chosen = sorted({*range(still), still, (still + last) // 2, last})
-    return np.concatenate([columns[i] for i in chosen], axis=1)
 
 
 def _predict(
@@ -174,21 +155,3 @@ def _files(folder: Path) -> list[Path]:
         return list_files(folder, MASK_SUFFIXES | IMAGE_SUFFIXES)
     except DataError:
         return []  # images without masks can be watched too
-
-
-def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    small = Image.fromarray(np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3))))
-    small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
-    return np.asarray(small)
-
-
-def _draw_strip(columns: list[list[NDArray[np.uint8]]], titles: list[str]) -> NDArray[np.uint8]:
-    """Lay thumbnails out, one column per list, with a title over each."""
-    rows = max(len(column) for column in columns)
-    canvas = Image.new("RGB", (len(columns) * _THUMBNAIL, _HEADER + rows * _THUMBNAIL))
-    draw = ImageDraw.Draw(canvas)
-    for x, (column, title) in enumerate(zip(columns, titles, strict=True)):
-        draw.text((x * _THUMBNAIL + 4, 2), title, fill="white")
-        for y, thumbnail in enumerate(column):
-            canvas.paste(Image.fromarray(thumbnail), (x * _THUMBNAIL, _HEADER + y * _THUMBNAIL))
-    return np.asarray(canvas)

@@ -12,14 +12,10 @@ class RandomState(Callback):
     """Keeps the random states of every process in the checkpoint and puts them back when training resumes.
 
     Order and augmentation of the samples do not need it; dropout does.
-
-    Attributes:
-        done: Whether training has begun, and so all that a checkpoint holds has been put back.
     """
 
     def __init__(self) -> None:
         self._restored: list[dict[str, Any]] | None = None
-        self.done = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all processes, in plain values and tensors, so that they load with weights_only."""
@@ -39,7 +35,6 @@ class RandomState(Callback):
         if self._restored is not None and trainer.global_rank < len(self._restored):
             _restore(self._restored[trainer.global_rank])
         self._restored = None
-        self.done = True
 
 
 def _current_state() -> dict[str, Any]:

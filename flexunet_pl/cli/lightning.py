@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import Namespace, dict_to_namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
@@ -110,6 +110,33 @@ _EXPECTED_WARNINGS = (
     "\\s*Dump of a value that does not round-trip",  # albumentations takes a list for a tuple
     ".*isinstance.treespec, LeafSpec.",  # Lightning calls a function that torch renamed
 )
+
+
+class Begun(Callback):
+    """Knows whether the work has begun: what goes wrong before is a setting, or a checkpoint that does not fit.
+
+    Attributes:
+        done: Whether it has.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note it."""
+        self.done = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note it, unless this is the trial before a training."""
+        self.done = self.done or not trainer.sanity_checking
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note it."""
+        self.done = True
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note it."""
+        self.done = True
 
 
 class RunConfig(SaveConfigCallback):
@@ -345,15 +372,15 @@ class FlexUNetCLI(LightningCLI):
         kwargs["plugins"] = [*_as_list(trainer_config.get("plugins")), files]
         callbacks = [*_as_list(trainer_config.get("callbacks"))]
         if self.subcommand == "fit":
-            self._random_state = RandomState()
-            callbacks += [HistoryCurves(), self._random_state, GracefulStop(), TrainSamples(), RunRecord()]
+            callbacks += [HistoryCurves(), RandomState(), GracefulStop(), TrainSamples(), RunRecord()]
             if trainer_config.get("logger"):
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
         elif self.subcommand == "predict":
             kwargs["logger"] = False
         if self.subcommand == "predict" or not trainer_config.get("logger"):
             self.save_config_callback = None  # without a run folder it would land in the working folder
-        kwargs["callbacks"] = callbacks
+        self._begun = Begun()
+        kwargs["callbacks"] = [*callbacks, self._begun]  # behind those that take up their state then
         return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -365,14 +392,18 @@ class FlexUNetCLI(LightningCLI):
             raise
         except UserError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, MisconfigurationException) as error:
             path = self.config[subcommand].get("ckpt_path")
-            if subcommand != "fit" or path is None or self._random_state.done:
+            if self._begun.done:
                 raise
-            raise ModelFileError(
-                f"{path}: the state of its training does not fit this one ({type(error).__name__}: {error}); resume it "
-                "with the settings of its run, or train anew"
-            ) from error
+            if subcommand == "fit" and path is not None:
+                raise ModelFileError(
+                    f"{path}: the state of its training does not fit this one ({type(error).__name__}: {error}); resume"
+                    " it with the settings of its run, or train anew"
+                ) from error
+            if isinstance(error, ValueError | MisconfigurationException):  # what Lightning says of a setting
+                raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+            raise
 
     def before_fit(self) -> None:
         """Start from weights alone, where the checkpoint has no state of a training to go on from."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from flexunet_pl.callbacks.epoch_change import cut_strip
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.processes import map_processes
+from flexunet_pl.io.film_strip import cut_strip
 from flexunet_pl.io.images import read_image, read_mask
 from flexunet_pl.report.blocks import Picture, Section, Table, Text, chart, picture
 from flexunet_pl.report.run_folder import Run

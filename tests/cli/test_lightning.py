@@ -314,7 +314,7 @@ def test_several_loggers_can_be_used(workspace, flexunet):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138)])
-def test_signals_save_and_set_the_exit_status(workspace, signum, status):
+def test_signals_save_and_set_theexit_status(workspace, signum, status):
     args = ["fit", "-c", "c.yaml", "--trainer.max_epochs", "10000", "--early_stopping.patience", "10000"]
     child = subprocess.Popen([sys.executable, "-m", "flexunet_pl", *args], stderr=subprocess.PIPE, text=True)
     rows = workspace / RUN / "train_losses.csv"
@@ -380,13 +380,13 @@ def test_a_second_interrupt_ends_at_once():
 
 
 def test_the_exit_status_of_a_signal_is_128_and_its_number():
-    from flexunet_pl.cli.main import _exit_status
+    from flexunet_pl.cli.exit_status import exit_status
 
-    assert _exit_status(RunInterrupted(signal.SIGTERM, "x")) == 143
-    assert _exit_status(OSError(28, "No space left on device")) == 3
-    assert _exit_status(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) == 3
-    assert _exit_status(FileNotFoundError(2, "No such file", "x")) == 2
-    assert _exit_status(RuntimeError("ours")) is None
+    assert exit_status(RunInterrupted(signal.SIGTERM, "x")) == 143
+    assert exit_status(OSError(28, "No space left on device")) == 3
+    assert exit_status(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) == 3
+    assert exit_status(FileNotFoundError(2, "No such file", "x")) == 2
+    assert exit_status(RuntimeError("ours")) == 70  # our own mistake, which was a trace and exit 1
 
 
 def spoil_step(monkeypatch, steps):
