@@ -74,8 +74,8 @@ class Prediction(NamedTuple):
 class SegmentationTask(LightningModule):
     """Trains and scores a segmentation network.
 
-    The checkpoint holds what `test`, `predict` and `load_model` need, as plain values: `rgb_map`, `image_size`,
-    `in_channels`, `image_window`, and the network's class path and arguments.
+    `hparams`, and so the checkpoint, holds what `test`, `predict` and `load_model` need, as plain values: `rgb_map`,
+    `image_size`, `in_channels`, `image_window`, and the network's class path and arguments, where it keeps them.
 
     Args:
         network: Maps images ``(N, C, H, W)`` to logits ``(N, K, H, W)``; a FlexUNet with its defaults where none is
@@ -119,13 +119,17 @@ class SegmentationTask(LightningModule):
         self.train_scores, self.val_scores, self.test_scores = (
             SegmentationScores(self.rgb_map.names) for _ in range(3)
         )
-        self.plain_hparams: dict[str, Any] = {
-            "network": network_spec(network),
-            "rgb_map": self.rgb_map.to_dict(),
-            "image_size": list(image_size),
-            "in_channels": in_channels,
-            "image_window": list(image_window) if image_window is not None else None,
-        }
+        # plain values, so that a checkpoint loads with weights_only
+        self.save_hyperparameters(
+            {
+                "network": network_spec(network),
+                "rgb_map": self.rgb_map.to_dict(),
+                "image_size": list(image_size),
+                "in_channels": in_channels,
+                "image_window": list(image_window) if image_window is not None else None,
+            },
+            logger=False,
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute the logits of every class.
@@ -332,8 +336,7 @@ class SegmentationTask(LightningModule):
             raise ModelFileError(f"the checkpoint cannot be used: {str(error).splitlines()[0]}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the hyper-parameters as plain values, and within an epoch the scores that all processes have so far."""
-        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.plain_hparams
+        """Add, within an epoch, the scores that all processes have so far."""
         if self.trainer.world_size > 1 and self.train_scores.update_called:
             with self.train_scores.sync_context():
                 state = self.train_scores.state_dict(prefix=_TRAIN_SCORES)

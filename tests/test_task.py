@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import segmentation_models_pytorch
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 import flexunet_pl
-from flexunet_pl import FlexUNet, SegmentationTask, load_model
+from flexunet_pl import FlexUNet, SegmentationDataModule, SegmentationTask, load_model
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.build import build_network
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
@@ -134,3 +136,27 @@ def test_class_weights_follow_the_names_not_their_order():
     for wrong in ({"lung": 1.0}, dict.fromkeys(MAP, -1.0), dict.fromkeys([*MAP, "liver"], 1.0)):
         with pytest.raises(UserError, match=r"model\.class_weights is .*for each of background, trachea, heart, lung"):
             small_task(class_weights=wrong)
+
+
+@pytest.mark.parametrize("kind", ["flexunet", "smp"])
+def test_a_network_that_was_trained_from_python_comes_back_by_lightning_s_own_way(tmp_path, phantoms, kind):
+    network = FlexUNet(3, 4, base_filters=4, base_kernels=(3, 3), num_layers=3)
+    if kind == "smp":
+        network = segmentation_models_pytorch.FPN("resnet18", encoder_weights=None, classes=4)
+    task = SegmentationTask(network, MAP, image_size=(32, 32))
+    assert task.hparams["image_size"] == [32, 32]
+    assert task.hparams["rgb_map"] == MAP
+    data = SegmentationDataModule(phantoms, MAP, image_size=(32, 32), num_workers=0)
+    trainer = Trainer(
+        max_epochs=1, limit_train_batches=1, limit_val_batches=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(task, data)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    image = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
+    task.eval()
+    with torch.no_grad():
+        again = SegmentationTask.load_from_checkpoint(tmp_path / "a.ckpt")
+        assert torch.equal(again(image), task(image))
+        assert torch.equal(load_model(tmp_path / "a.ckpt")(image), task(image))
+    assert dict(again.hparams) == dict(task.hparams)

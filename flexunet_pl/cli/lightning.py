@@ -361,8 +361,8 @@ class FlexUNetCLI(LightningCLI):
                 dirpath = self.config.fit.checkpoint.dirpath
                 self._held.enter_context(claim_run_folder(self.trainer, self.model, dirpath, self.datamodule.root))
         config = {key: value for key, value in self.config_dump["model"].items() if key != "rgb_map"}
-        network = without_downloads(config["network"] or self.model.plain_hparams["network"])
-        self.model.plain_hparams.update({**config, **training_record(config), "network": network})
+        network = without_downloads(config["network"] or self.model.hparams["network"])
+        self.model.hparams.update({**config, **training_record(config), "network": network})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: safe checkpoints, samplers that do not pad, the callbacks without settings."""

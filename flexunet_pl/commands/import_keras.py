@@ -65,7 +65,7 @@ def _write_checkpoint(file: KerasFile, arguments: dict[str, Any], target: Path, 
     task = SegmentationTask(network, rgb_map, tuple(size), in_channels=arguments["in_channels"])
     checkpoint = {
         "state_dict": task.state_dict(),
-        "hyper_parameters": task.plain_hparams,
+        "hyper_parameters": dict(task.hparams),
         "pytorch-lightning_version": lightning.__version__,
         "epoch": 0,
         "global_step": 0,

@@ -1,5 +1,6 @@
 """Build a network from its class path and plain arguments, as a checkpoint holds them."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -165,12 +166,17 @@ def network_spec(network: nn.Module) -> dict[str, Any] | None:
     """Describe a network as plain data, from which `build_network` makes it again.
 
     Args:
-        network: A network that keeps its arguments in ``init_args``, as FlexUNet does.
+        network: A network that keeps its arguments, as those of this package and of segmentation_models_pytorch do.
 
     Returns:
         Class path and arguments, or None where the network does not keep them.
     """
-    init_args = getattr(network, "init_args", None)
-    if not isinstance(init_args, dict):
+    bare = without_scaling(network)
+    class_path = f"{type(bare).__module__}.{type(bare).__qualname__}"
+    # networks of segmentation_models_pytorch keep their arguments under another name
+    kept = "config" if class_path.startswith("segmentation_models_pytorch.") else "init_args"
+    init_args = getattr(bare, kept, None)
+    if not isinstance(init_args, Mapping) or not _is_plain(init_args):
         return None
-    return {"class_path": f"{type(network).__module__}.{type(network).__qualname__}", "init_args": dict(init_args)}
+    spec = {"class_path": class_path, "init_args": json.loads(json.dumps(dict(init_args)))}  # lists for tuples
+    return without_downloads(spec)
