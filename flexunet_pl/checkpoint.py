@@ -18,6 +18,7 @@ from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
 from flexunet_pl.common.errors import DISK_FULL, ModelFileError, RunFailedError
+from flexunet_pl.common.files import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class AtomicCheckpointIO(CheckpointIO):
             new = writer.sha256.hexdigest()
             if target.exists():
                 known = _known_hashes(target)
-                old = known[0] if len(known) == 1 else _hash_file(target)  # a kill has left two, or there is no sidecar
+                old = known[0] if len(known) == 1 else sha256_of(target)  # a kill has left two, or there is no sidecar
                 _write_sidecar(target, [old, new])
             staged.replace(target)
             self._folders.add(target.resolve().parent)
@@ -158,7 +159,7 @@ def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[s
     if not target.is_file():
         raise ModelFileError(f"{target}: no such checkpoint file")
     known = _known_hashes(target)
-    if known and _hash_file(target) not in known:
+    if known and sha256_of(target) not in known:
         raise ModelFileError(
             f"{target}: damaged, its SHA-256 is not the one in {_sidecar(target).name}; "
             "use another checkpoint of the run, or remove the sidecar if you changed the file on purpose"
@@ -276,11 +277,6 @@ def _write_sidecar(target: Path, hashes: list[str]) -> None:
         file.flush()
         os.fsync(file.fileno())
     staged.replace(sidecar)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from flexunet_pl.common.console import say
 from flexunet_pl.common.distributed import gather
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.io.images import write_mask, written_in_place
+from flexunet_pl.common.files import written_in_place
+from flexunet_pl.io.images import write_mask
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
 from flexunet_pl.metrics.calibration import calibration_error
 from flexunet_pl.metrics.per_case import ClassScore, make_surfaces, measure_case

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import written_in_place
 
 # file, columns of the reference, and the score that fills each
 _TABLES = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import sha256_of, written_in_place
 from flexunet_pl.io.pairs import Pair
 
 _PACKAGES = ("flexunet-pl", "torch", "lightning", "numpy", "albumentations", "monai")
@@ -56,6 +56,5 @@ def _describe(pairs: list[Pair]) -> dict[str, Any]:
     for path, size in zip(files, sizes, strict=True):
         digest.update(f"{path.name}\0{size}\0".encode())
         if whole:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(path)))
     return {"pairs": len(pairs), "sha256": digest.hexdigest(), "hashed": "contents" if whole else "names and sizes"}

@@ -136,14 +136,14 @@ def duplicates_across_splits(scans: Sequence[Scan]) -> Iterator[Finding]:
     named: set[int] = set()
     splits = list(dict.fromkeys(scan.split for scan in scans))
     for i, scan in enumerate(scans):
-        twins = (first.get((scan.pixels_hash, split)) for split in splits if split != scan.split)
-        twin = next((twin for twin in twins if twin is not None), None) if scan.pixels_hash else None
+        twins = (first.get((scan.content_hash, split)) for split in splits if split != scan.split)
+        twin = next((twin for twin in twins if twin is not None), None) if scan.content_hash else None
         if twin is not None:
             named.add(i)
             yield _duplicate(twin, scan, "the same pixels")
-        first.setdefault((scan.pixels_hash, scan.split), scan)
+        first.setdefault((scan.content_hash, scan.split), scan)
     for i, j, difference in near_pairs(scans):
-        if j not in named and difference < SAME_LEVELS and scans[i].pixels_hash != scans[j].pixels_hash:
+        if j not in named and difference < SAME_LEVELS and scans[i].content_hash != scans[j].content_hash:
             named.add(j)
             yield _duplicate(scans[i], scans[j], f"nearly the same picture, {difference:.1f} grey values apart")
 

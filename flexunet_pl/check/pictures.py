@@ -10,15 +10,8 @@ from numpy.typing import NDArray
 from flexunet_pl.check.findings import LookAlike
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.io.images import (
-    Window,
-    read_image,
-    read_mask,
-    resize_image,
-    resize_mask,
-    write_image,
-    written_in_place,
-)
+from flexunet_pl.common.files import written_in_place
+from flexunet_pl.io.images import Window, read_image, read_mask, resize_image, resize_mask, write_image
 from flexunet_pl.io.overlays import draw_overlay, fit_size
 from flexunet_pl.rgb_map import RgbMap
 

@@ -1,12 +1,11 @@
 """What of the check costs nothing, for the start of a training: names, and files of equal content."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from flexunet_pl.check.findings import Finding, copies_across_splits, duplicates_across_splits
 from flexunet_pl.check.scan import Scan
+from flexunet_pl.common.files import sha256_of
 from flexunet_pl.io.pairs import Pair
 
 
@@ -24,12 +23,8 @@ def quick_check(pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:
         for pair in of_split:
             by_size[pair.image.stat().st_size].add(split)
     scans = [
-        Scan(split, pair, pixels_hash=_hash(pair.image) if len(by_size[pair.image.stat().st_size]) > 1 else "")
+        Scan(split, pair, content_hash=sha256_of(pair.image) if len(by_size[pair.image.stat().st_size]) > 1 else "")
         for split, of_split in pairs.items()
         for pair in of_split
     ]
     return [*copies_across_splits(scans), *duplicates_across_splits(scans)]
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

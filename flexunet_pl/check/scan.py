@@ -35,7 +35,8 @@ class Scan:
         size: Height and width of the image.
         image_mode: Pillow's name of the image's mode.
         mask_mode: That of the mask.
-        pixels_hash: SHA-256 of the decoded pixels: equal for files that differ in their encoding only.
+        content_hash: SHA-256 of the decoded pixels, equal for files that differ in their encoding only; of the file
+            itself where nothing was decoded.
         perceptual_hash: 64 bits, near for pictures that look alike.
         thumbnail: Grey, shape ``(32, 32)``, uint8.
         class_pixels: Pixels of each class.
@@ -54,7 +55,7 @@ class Scan:
     size: tuple[int, int] | None = None
     image_mode: str = ""
     mask_mode: str = ""
-    pixels_hash: str = ""
+    content_hash: str = ""
     perceptual_hash: int | None = None
     thumbnail: NDArray[np.uint8] | None = field(default=None, repr=False)
     class_pixels: tuple[int, ...] = ()
@@ -126,7 +127,7 @@ def _of_image(image: NDArray[np.uint8]) -> dict[str, Any]:
     bits = imagehash.phash(grey).hash.flatten()
     return {
         "size": image.shape[:2],
-        "pixels_hash": hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest(),
+        "content_hash": hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest(),
         "perceptual_hash": int.from_bytes(np.packbits(bits).tobytes(), "big"),
         "thumbnail": np.asarray(grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)),
     }

@@ -43,8 +43,8 @@ from flexunet_pl.cli.preflight import check_checkpoint_folder, check_monitors, c
 from flexunet_pl.common.class_paths import POSITIONS, check_value, importable_places
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.data.datamodule import SegmentationDataModule
-from flexunet_pl.io.images import written_in_place
 from flexunet_pl.metrics.epoch_table import make_score_table
 from flexunet_pl.models.build import size_limits, without_downloads
 from flexunet_pl.models.inference import Inference

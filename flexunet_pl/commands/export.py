@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from flexunet_pl.commands.import_config import check_input, check_output
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.common.files import check_input, check_output
 from flexunet_pl.export.graph import Fit
 from flexunet_pl.export.onnx_export import OnnxOptions, Precision, export_onnx
 from flexunet_pl.export.onnx_file import read_source

@@ -9,10 +9,10 @@ import yaml
 
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.common.files import check_input, check_output, written_in_place
 from flexunet_pl.interop.config.convert import convert
 from flexunet_pl.interop.config.ini import printable
 from flexunet_pl.interop.config.settings import Conversion
-from flexunet_pl.io.images import written_in_place
 
 _MAX_BYTES = 4 << 20
 _ORDER = ("seed_everything", "model", "data", "trainer", "early_stopping", "epoch_change", "prediction")
@@ -44,42 +44,6 @@ def import_config(
     for remark in conversion.remarks:
         say(f"note: {remark}")
     say(f"{target} written; next: flexunet fit -c {target}")
-
-
-def check_input(source: Path) -> None:
-    """Refuse an input that is no file.
-
-    Args:
-        source: The file.
-
-    Raises:
-        UserError: If it is none.
-    """
-    if source.parts and source.parts[0].endswith(":") and len(source.parts[0]) > 2:  # https:
-        raise UserError(f"{source}: is an address; download the file first")
-    if not source.is_file():
-        raise UserError(f"{source}: {'is no file' if source.exists() else 'no such file'}")
-
-
-def check_output(target: Path, source: Path, *, overwrite: bool) -> None:
-    """Refuse an output file that cannot be written, before any work.
-
-    Args:
-        target: The file.
-        source: The input, which is never overwritten.
-        overwrite: Whether it may be there already.
-
-    Raises:
-        UserError: If it may not be written.
-    """
-    if target.is_dir():
-        raise UserError(f"{target}: is a folder; name a file")
-    if target.exists() and target.samefile(source):
-        raise UserError(f"{target}: is the input itself; name another output")
-    if target.exists() and not overwrite:
-        raise UserError(f"{target}: is there already; name another file, or add --overwrite")
-    if not target.parent.is_dir():
-        raise UserError(f"{target.parent}: no such folder; make it, or name another output")
 
 
 def read_config(path: Path, *, like_the_original: bool = False) -> Conversion:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from flexunet_pl.commands.import_config import check_input, check_output, read_config
+from flexunet_pl.commands.import_config import read_config
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.common.files import check_input, check_output
 from flexunet_pl.interop.keras.arguments import collect_arguments
 from flexunet_pl.interop.keras.file import KerasFile, read_keras_file
 

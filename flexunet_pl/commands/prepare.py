@@ -14,8 +14,8 @@ from rich.progress import track
 from flexunet_pl.commands.split import check_seed, write_split
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.common.processes import map_processes
-from flexunet_pl.io.images import written_in_place
 from flexunet_pl.io.pairs import survey_pairs
 from flexunet_pl.prepare.raw_files import RawFiles
 from flexunet_pl.prepare.recipe import Recipe, read_recipe

@@ -1,7 +1,6 @@
 """The verb `split`: a folder of images and masks to train, valid and test, or to folds, by patient."""
 
 import csv
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from rich.progress import track
 
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import DataError, UserError
-from flexunet_pl.io.images import read_mask, written_in_place
+from flexunet_pl.common.files import sha256_of, written_in_place
+from flexunet_pl.io.images import read_mask
 from flexunet_pl.io.pairs import Pair, survey_pairs
 from flexunet_pl.io.patient_ids import copy_source, group_of, parse_group_regex
 from flexunet_pl.prepare.assign import assign_folds, assign_splits
@@ -159,5 +159,5 @@ def _write_manifest(path: Path, pairs: Sequence[Pair], groups: Sequence[str], pl
         writer = csv.writer(file)
         writer.writerow(["place", "group", "image", "mask", "image_sha256", "mask_sha256"])
         for pair, group, place in zip(pairs, groups, places, strict=True):
-            hashes = [hashlib.sha256(p.read_bytes()).hexdigest() for p in pair]
+            hashes = [sha256_of(p) for p in pair]
             writer.writerow([place, group, pair.image.name, pair.mask.name, *hashes])

@@ -15,7 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError, UserError
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import sha256_of, written_in_place
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it; it can be small in containers
 _CRC_BYTES = 4
@@ -165,8 +165,7 @@ def content_key(files: Sequence[Path], settings: object) -> str:
     """
     digest = hashlib.sha256(repr((settings, len(files))).encode())
     for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()[:32]
 
 

@@ -1,6 +1,5 @@
 """Checkpoint to ONNX: one file with the weights, the graph and all that is known of the model."""
 
-import hashlib
 import json
 import logging
 import warnings
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.common.files import sha256_of
 from flexunet_pl.export.graph import DeployedModel, Fit
 from flexunet_pl.models.load import read_saved_model
 from flexunet_pl.rgb_map import RgbMap
@@ -65,8 +65,7 @@ def read_source(path: Path, fit: Fit = "resize") -> Source:
         ModelFileError: If it is no checkpoint of this package.
     """
     saved = read_saved_model(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     metadata = {
         "format": 1,
         "flexunet_version": version("flexunet-pl"),

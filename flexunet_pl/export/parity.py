@@ -14,9 +14,9 @@ from rich.table import Table
 
 from flexunet_pl.common.console import harmless
 from flexunet_pl.common.errors import RunFailedError
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.export.engines import Image, Measured, list_engines, run_engine
 from flexunet_pl.export.onnx_file import Source
-from flexunet_pl.io.images import written_in_place
 from flexunet_pl.metrics.per_case import measure_case
 
 TOLERANCE = 1e-4  # of probabilities, and as the share of pixels whose class differs

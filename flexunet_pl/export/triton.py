@@ -5,8 +5,8 @@ from pathlib import Path
 
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.export.onnx_export import OnnxOptions, export_onnx
-from flexunet_pl.io.images import written_in_place
 
 _MAX_BATCH = 8
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError, UserError, explained
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import written_in_place
 
 ARRAY_SUFFIXES = (".npy", ".h5", ".hdf5")
 _LARGEST = 1e30  # of a value; twice as much would be too much for what is computed of it

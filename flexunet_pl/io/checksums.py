@@ -1,13 +1,12 @@
 """data.lock: the SHA-256 of every file of a data set, so that one that changes is noticed whatever its format."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import sha256_of, written_in_place
 from flexunet_pl.io.pairs import Pair
 
 NAME = "data.lock"
@@ -72,8 +71,7 @@ def _hash(root: Path, pairs: Sequence[Pair]) -> dict[str, str]:
 
 def _hash_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -1,7 +1,6 @@
 """Read, resize and write images and masks; one decode policy for all of the package."""
 
 import math
-import os
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flexunet_pl.common.errors import DataError
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.rgb_map import DecodedMask, RgbMap
 
 MAX_PIXELS = 50_000_000  # checked before decoding: a small file can declare billions of pixels
@@ -368,29 +368,3 @@ def _save_png(path: Path, picture: Image.Image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_in_place(path) as temporary:
         picture.save(temporary, format="PNG")
-
-
-@contextmanager
-def written_in_place(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Give a temporary name beside a file and move it to the file's name once all is written.
-
-    Args:
-        path: The file to write; what it holds stays untouched until the new content is complete.
-        suffix: End of the temporary name, for writers that go by it.
-
-    Yields:
-        The name to write to.
-
-    Raises:
-        OSError: If it cannot be written, with the file's name.
-    """
-    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}{suffix}")  # a long name has no room for more
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno is not None and error.filename in {None, str(temporary)}:
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError, UserError, explained
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.volume_headers import check_stored
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flexunet_pl.common.console import harmless
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.metrics.intervals import FEW_GROUPS, bootstrap_mean
 from flexunet_pl.metrics.per_case import ClassScore
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError, UserError
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.volumes import Volume, series_files, to_file_order
 from flexunet_pl.rgb_map import RgbMap
 

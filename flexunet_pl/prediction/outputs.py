@@ -7,9 +7,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.arrays import write_array
 from flexunet_pl.io.cases import Case, SliceReader, join_slices, read_case
-from flexunet_pl.io.images import write_image, write_mask, written_in_place
+from flexunet_pl.io.images import write_image, write_mask
 from flexunet_pl.io.overlays import add_legend, draw_overlay
 from flexunet_pl.io.volumes import Volume, write_volume
 from flexunet_pl.models.inference import Answer

@@ -1,15 +1,14 @@
 """How the masks in a folder were made, and of which files: so that a prediction goes on, and nothing stale is kept."""
 
 import csv
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.common.files import sha256_of, written_in_place
 from flexunet_pl.io.cases import Case, fingerprint
-from flexunet_pl.io.images import written_in_place
 from flexunet_pl.prediction.outputs import result_path
 
 _NAME = "prediction.json"
@@ -29,8 +28,7 @@ class PredictionRecord:
         self.folder = folder
         digest = None
         if checkpoint and Path(checkpoint).is_file():
-            with Path(checkpoint).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of(Path(checkpoint))
         self.content: dict[str, Any] = json.loads(json.dumps({"checkpoint_sha256": digest, **settings}))
         self._log = Path()
 

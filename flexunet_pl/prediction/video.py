@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import written_in_place
 
 FRAMES_PER_S = 10
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.io.images import apply_window, read_image, read_mask, write_image, write_mask, written_in_place
+from flexunet_pl.common.files import written_in_place
+from flexunet_pl.io.images import apply_window, read_image, read_mask, write_image, write_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.io.volumes import Volume, check_same_grid, read_volume
 from flexunet_pl.prepare.raw_files import RawFiles

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from markupsafe import escape
 
-from flexunet_pl.io.images import written_in_place
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.report.blocks import Picture, Section, Table, Text
 
 

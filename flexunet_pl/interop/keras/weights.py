@@ -10,10 +10,10 @@ from torch import nn
 
 from flexunet_pl import __version__
 from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.interop.equivalents import ACTIVATIONS
 from flexunet_pl.interop.keras.file import KerasFile, KerasLayer, read_keras_file, require_h5py
 from flexunet_pl.interop.keras.layers import Layer, keras_layers
-from flexunet_pl.io.images import written_in_place
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.schedule import check_image_size
 

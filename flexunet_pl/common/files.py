@@ -1,0 +1,87 @@
+"""Files of any kind: written whole, told apart by their hash, refused before any work."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flexunet_pl.common.errors import UserError
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its SHA-256, 64 hexadecimal digits.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def written_in_place(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Give a temporary name beside a file and move it to the file's name once all is written.
+
+    Args:
+        path: The file to write; what it holds stays untouched until the new content is complete.
+        suffix: End of the temporary name, for writers that go by it.
+
+    Yields:
+        The name to write to.
+
+    Raises:
+        OSError: If it cannot be written, with the file's name.
+    """
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}{suffix}")  # a long name has no room for more
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in {None, str(temporary)}:
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_input(source: Path) -> None:
+    """Refuse an input that is no file.
+
+    Args:
+        source: The file.
+
+    Raises:
+        UserError: If it is none.
+    """
+    if source.parts and source.parts[0].endswith(":") and len(source.parts[0]) > 2:  # https:
+        raise UserError(f"{source}: is an address; download the file first")
+    if not source.is_file():
+        raise UserError(f"{source}: {'is no file' if source.exists() else 'no such file'}")
+
+
+def check_output(target: Path, source: Path, *, overwrite: bool) -> None:
+    """Refuse an output file that cannot be written, before any work.
+
+    Args:
+        target: The file.
+        source: The input, which is never overwritten.
+        overwrite: Whether it may be there already.
+
+    Raises:
+        UserError: If it may not be written.
+    """
+    if target.is_dir():
+        raise UserError(f"{target}: is a folder; name a file")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{target}: is the input itself; name another output")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target}: is there already; name another file, or add --overwrite")
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder; make it, or name another output")
