@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,6 +18,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Trainer
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
+from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
 
 from flexunet_pl.common.errors import DISK_FULL, ModelFileError, RunFailedError
 from flexunet_pl.common.files import sha256_of
@@ -50,7 +53,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def __init__(self, *, weights_alone: bool = False) -> None:
         self.weights_alone = weights_alone
-        self._folders: set[Path] = set()  # written to, by this process
+        self._written: set[Path] = set()  # by this process
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint; until it is complete and on the disk, the file of that name stays as it was.
@@ -88,7 +91,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 old = known[0] if len(known) == 1 else sha256_of(target)  # a kill has left two, or there is no sidecar
                 _write_sidecar(target, [old, new])
             staged.replace(target)
-            self._folders.add(target.resolve().parent)
+            self._written.add(target.resolve())
             _write_sidecar(target, [new])
             _sync_folder(target.parent)
         except OSError as error:
@@ -127,14 +130,14 @@ class AtomicCheckpointIO(CheckpointIO):
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint and its sidecar, where this process has written checkpoints.
+        """Remove a checkpoint that this process has written, and its sidecar.
 
         Args:
             path: The file. Lightning takes it from the state of a resumed run, which may be a stranger's.
         """
         target = Path(path)
-        if target.resolve().parent not in self._folders or target.suffix != ".ckpt":
-            log.warning("%s was not removed: this run has written no checkpoint there", target)
+        if target.resolve() not in self._written:
+            log.warning("%s was not removed: this process has not written it", target)
             return
         target.unlink(missing_ok=True)
         _sidecar(target).unlink(missing_ok=True)
@@ -167,14 +170,15 @@ def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[s
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the pickle's version, where it is refused anyway
-            checkpoint = torch.load(target, map_location=map_location or "cpu", weights_only=True)
+            with _no_extra_classes():
+                checkpoint = torch.load(target, map_location=map_location or "cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds, and its advice is to load unsafely
         named = re.search(r"GLOBAL ([\w.]{1,80}) ", str(error))
         what = f"holds Python's `{named[1]}`" if named else "is no checkpoint of flexunet, or holds Python objects"
         raise ModelFileError(f"{target}: {what}; objects are never loaded, and nothing was run") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ModelFileError(f"{target}: is no checkpoint of flexunet: it has no state_dict")
-    if (found := _find_object(checkpoint)) is not None:  # packages may register classes that torch lets through
+    if (found := _find_object(checkpoint, set())) is not None:  # packages may register classes that torch lets through
         raise ModelFileError(f"{target}: holds Python's `{found}`; objects are never loaded, and nothing was run")
     for key, kind in _KINDS.items():
         if not isinstance(checkpoint.get(key, kind()), kind):
@@ -204,7 +208,18 @@ def check_lightning_version(saved: str, path: str | Path) -> None:
         )
 
 
-def _find_object(value: Any, depth: int = 0) -> str | None:
+@contextmanager
+def _no_extra_classes() -> Iterator[None]:
+    """Take back what packages let torch build from a file: a DeviceMesh opens a socket while it is made."""
+    registered = get_safe_globals()
+    clear_safe_globals()
+    try:
+        yield
+    finally:
+        add_safe_globals(registered)
+
+
+def _find_object(value: Any, known: set[int], depth: int = 0) -> str | None:
     """Return the type of the first thing in a checkpoint that is neither a tensor nor a plain value."""
     if depth > _MAX_DEPTH:
         return "a structure without end"
@@ -216,7 +231,10 @@ def _find_object(value: Any, depth: int = 0) -> str | None:
         return None
     else:
         return f"{type(value).__module__}.{type(value).__qualname__}"
-    return next((found for part in parts if (found := _find_object(part, depth + 1)) is not None), None)
+    if id(value) in known:  # what stands in many places is looked at once
+        return None
+    known.add(id(value))
+    return next((found for part in parts if (found := _find_object(part, known, depth + 1)) is not None), None)
 
 
 def last_checkpoint(trainer: Trainer) -> Path:

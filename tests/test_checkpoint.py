@@ -171,12 +171,41 @@ def test_removing_a_checkpoint_removes_its_sidecar(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_removes_no_file_where_it_has_saved_none(tmp_path):
+def test_a_run_removes_no_file_that_it_has_not_saved(tmp_path):
     """A resumed run is told by its checkpoint what to remove, and that may be a stranger's."""
     files = AtomicCheckpointIO()
     files.save_checkpoint({"state_dict": {}}, tmp_path / "run" / "a.ckpt")
-    for name in ("mine.ckpt", "run/mine.txt"):
-        (tmp_path / name).write_text("mine")
+    (tmp_path / "mine.ckpt").write_text("mine")
+    (tmp_path / "run" / "mine.ckpt").write_text("mine")
+    for name in ("mine.ckpt", "run/mine.ckpt", "run/../mine.ckpt"):
         files.remove_checkpoint(tmp_path / name)
-    files.remove_checkpoint(tmp_path / "run" / ".." / "mine.ckpt")
-    assert (tmp_path / "mine.ckpt").read_text() == (tmp_path / "run" / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "mine.ckpt").read_text() == (tmp_path / "run" / "mine.ckpt").read_text() == "mine"
+
+
+def test_classes_that_a_package_lets_torch_build_are_not_built(tmp_path):
+    torch.serialization.add_safe_globals([Built])
+    try:
+        torch.save({"state_dict": {}, "x": Built()}, tmp_path / "a.ckpt")
+        with pytest.raises(ModelFileError, match="objects are never loaded"):
+            read_checkpoint(tmp_path / "a.ckpt")
+        assert Built in torch.serialization.get_safe_globals()
+    finally:
+        torch.serialization.clear_safe_globals()
+    assert Built.count == 1
+
+
+class Built:
+    count = 0
+
+    def __init__(self):
+        Built.count += 1
+
+    def __reduce__(self):
+        return (Built, ())
+
+
+def test_what_stands_in_many_places_is_looked_at_once(tmp_path):
+    nested = [1]
+    for _ in range(40):
+        nested = [nested, nested]
+    assert read_checkpoint(save(tmp_path / "a.ckpt", {"state_dict": {}, "x": nested}))["state_dict"] == {}

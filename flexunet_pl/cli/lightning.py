@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace, dict_to_namespace, set_parsing_settings
+import yaml
+from jsonargparse import Namespace, dict_to_namespace, get_loader, set_loader, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
@@ -44,6 +45,7 @@ from flexunet_pl.common.class_paths import POSITIONS, check_value, importable_pl
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.common.files import written_in_place
+from flexunet_pl.common.yaml import check_aliases
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.metrics.epoch_table import make_score_table
 from flexunet_pl.models.build import size_limits, without_downloads
@@ -338,10 +340,10 @@ class FlexUNetCLI(LightningCLI):
         except UserError:
             raise
         except (ValueError, MisconfigurationException) as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, UserError):  # the parser puts its own words before ours
-                cause = cause.__cause__
-            raise UserError(f"configuration: {cause or explain_mistake(str(error), ())}") from error
+            cause: BaseException = error
+            while not isinstance(cause, UserError) and cause.__cause__ is not None:
+                cause = cause.__cause__  # the parser puts its own words before those of a class
+            raise UserError(f"configuration: {explain_mistake(str(cause), ())}") from error
 
     def after_instantiate_classes(self) -> None:
         """Give the task its configuration, for the checkpoint, and look for mistakes before any folder is made."""
@@ -486,16 +488,27 @@ def _allow_imports(trusted: Sequence[str]) -> None:
         UserError: If one of the trusted packages is no name of one.
     """
     homes, refused = importable_places()
+    set_loader("yaml", _load_bounded, exceptions=(yaml.YAMLError,))  # for texts and files that a value names, too
     try:
         set_parsing_settings(
             import_path_denylist=["*", *refused],
             import_path_allowlist=[*homes, *trusted],
             instantiate_subclass_spec_in_any=False,
+            config_read_mode_fsspec_enabled=False,  # Lightning turns it on, and any value that is an address is fetched
+            config_read_mode_urls_enabled=False,
         )
     except ValueError as error:
         raise UserError(f"--trust: {error}") from error
     if trusted:
         say(f"note: --trust: this configuration may name classes of {', '.join(trusted)}, whose code then runs")
+
+
+_load_yaml = get_loader("yaml")
+
+
+def _load_bounded(text: str) -> Any:
+    check_aliases(text)
+    return _load_yaml(text)
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

@@ -33,8 +33,10 @@ _LIBRARIES = (
 _PLAIN_NAME = re.compile(r"[\w .,+-]{0,100}")  # a name of something: no path, no address, no `hub:owner/repository`
 _ADDRESS = re.compile(r"://|::")  # in any form that fsspec would open
 # words in the names of arguments that have a class read a file or fetch something
-_READING = frozenset({"dir", "download", "file", "filename", "font", "path", "pretrained", "repo", "uri", "url"})
+_READING = frozenset({"dir", "file", "filename", "font", "path", "repo", "uri", "url"})
+_FETCHING = frozenset({"download", "pretrained"})
 _MAX_DEPTH = 20
+_MOST_PARTS = 10_000  # mappings and lists of one setting
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,13 @@ NETWORK = Position(
         "torchvision.models",
         "torch.nn",
     ),
-    refused=("torch.nn.parallel", "torch.nn.DataParallel", "monai.networks.nets.transchex"),
+    refused=(
+        "torch.nn.parallel",
+        "torch.nn.DataParallel",
+        "torch.nn.modules.rnn",  # this and the next: no networks for images, and layers without end by one number
+        "torch.nn.modules.transformer",
+        "monai.networks.nets.transchex",
+    ),
 )
 LOSS = Position(
     "a loss",
@@ -322,6 +330,26 @@ def check_class(
     return found
 
 
+def is_plain(value: Any, known: set[int] | None = None) -> bool:
+    """Tell whether a value is made of mappings with names, lists, texts, numbers, booleans and None.
+
+    Args:
+        value: The value.
+        known: Identities of the mappings and lists in it that were seen; one that stands in many places counts once.
+    """
+    known = set() if known is None else known
+    if isinstance(value, Mapping):
+        parts: Iterable[Any] = [*value, *value.values()]
+    elif isinstance(value, list | tuple):
+        parts = value
+    else:
+        return type(value) in {str, int, float, bool, type(None)}
+    if id(value) in known:
+        return True
+    known.add(id(value))
+    return len(known) <= _MOST_PARTS and all(is_plain(part, known) for part in parts)
+
+
 def find_stranger(settings: Any, position: Position | None = None, depth: int = 0) -> str | None:
     """Look for a class path that cannot stand in a position, by its name alone: nothing is imported.
 
@@ -405,5 +433,9 @@ def _own_defaults(owner: type[Any]) -> Iterator[tuple[str, Any]]:
 
 def _reads(name: str, value: Any, position: Position) -> bool:
     """Tell whether an argument has a class read a file or fetch something, by its name."""
-    switched_on = value is True or isinstance(value, str | list | tuple | Mapping)
-    return switched_on and not position.names_paths and not _READING.isdisjoint(name.split("_"))
+    words = set(name.split("_"))
+    if position.names_paths or not value:
+        return False
+    if not _FETCHING.isdisjoint(words):  # whatever is true in an `if` switches it on
+        return True
+    return not isinstance(value, int | float) and not _READING.isdisjoint(words)

@@ -48,10 +48,28 @@ def _read(path: Path) -> tuple[Any, str]:
     if path.stat().st_size > _MAX_BYTES:
         raise UserError(f"{path}: has more than {_MAX_BYTES // 10**6} MB; a configuration has not")
     text = path.read_text(encoding="utf-8")
+    try:
+        check_aliases(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return yaml.safe_load(text), text
+
+
+def check_aliases(text: str) -> None:
+    """Refuse a text that is larger than it seems.
+
+    Args:
+        text: YAML.
+
+    Raises:
+        UserError: If its aliases stand for too many values.
+        yaml.YAMLError: If it is no YAML.
+    """
+    if "*" not in text:
+        return
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and _count(root, {}) > _MAX_VALUES:
-        raise UserError(f"{path}: its aliases stand for more than {_MAX_VALUES} values; write them out")
-    return yaml.safe_load(text), text
+        raise UserError(f"its aliases stand for more than {_MAX_VALUES} values; write them out")
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

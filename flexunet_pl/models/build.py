@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
 from torch.nn.parameter import is_lazy
 
-from flexunet_pl.common.class_paths import NETWORK, check_class
+from flexunet_pl.common.class_paths import NETWORK, check_class, is_plain
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.schedule import MOST_WEIGHTS
 
 _MOST_LAYERS = 20_000
-_PLAIN = (str, int, float, bool, type(None))
 
 
 def build_network(class_path: str, init_args: Mapping[str, Any]) -> nn.Module:
@@ -36,7 +36,7 @@ def build_network(class_path: str, init_args: Mapping[str, Any]) -> nn.Module:
         ModelFileError: If the path names no such class, or the arguments do not fit it.
     """
     arguments = without_downloads({"class_path": class_path, "init_args": init_args})["init_args"]
-    if not _is_plain(arguments):
+    if not is_plain(arguments):
         raise ModelFileError("network.init_args holds more than plain values")
     try:
         network_class = check_class({"class_path": class_path, "init_args": arguments}, "network", (NETWORK,), None)
@@ -60,7 +60,7 @@ def without_downloads(network: Mapping[str, Any]) -> dict[str, Any]:
         A copy in which every argument that names weights is None.
     """
     init_args = {
-        name: None if "weights" in str(name).split("_") and isinstance(value, str) else value
+        name: None if "weights" in str(name).split("_") else value
         for name, value in (network.get("init_args") or {}).items()
     }
     # what segmentation_models_pytorch fetches where nothing is said
@@ -88,8 +88,12 @@ def size_limits() -> Iterator[None]:
         known = weight is not None and not is_lazy(weight)  # its size comes with the first image
         _count(counts, "weights", weight.numel() if known else 0, MOST_WEIGHTS)
 
+    def count_buffer(module: nn.Module, name: str, buffer: Tensor | None) -> None:
+        _count(counts, "weights", buffer.numel() if buffer is not None else 0, MOST_WEIGHTS)
+
     hooks = [register_module_module_registration_hook(count_layer)]
     hooks.append(register_module_parameter_registration_hook(count_weights))
+    hooks.append(register_module_buffer_registration_hook(count_buffer))
     try:
         yield
     finally:
@@ -101,14 +105,6 @@ def _count(counts: dict[str, int], what: str, more: int, most: int) -> None:
     counts[what] += more
     if counts[what] > most:
         raise UserError(f"model.network has more than {most:,} {what}; lower its size, such as its kernels or depth")
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return type(value) in _PLAIN
 
 
 def _first_line(error: Exception) -> str:
@@ -176,7 +172,7 @@ def network_spec(network: nn.Module) -> dict[str, Any] | None:
     # networks of segmentation_models_pytorch keep their arguments under another name
     kept = "config" if class_path.startswith("segmentation_models_pytorch.") else "init_args"
     init_args = getattr(bare, kept, None)
-    if not isinstance(init_args, Mapping) or not _is_plain(init_args):
+    if not isinstance(init_args, Mapping) or not is_plain(init_args):
         return None
     spec = {"class_path": class_path, "init_args": json.loads(json.dumps(dict(init_args)))}  # lists for tuples
     return without_downloads(spec)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flexunet_pl.checkpoint import read_checkpoint
-from flexunet_pl.common.class_paths import POSITIONS, find_stranger
+from flexunet_pl.common.class_paths import POSITIONS, find_stranger, is_plain
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.weight_mismatch import explain_misfit
@@ -105,7 +105,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
     size, channels, window = saved.get("image_size"), saved.get("in_channels", 3), saved.get("image_window")
     if not _are_numbers(size, int):
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no image_size")
-    if channels not in {1, 3} or not (window is None or _are_numbers(window, int, float)):
+    if channels not in (1, 3) or not (window is None or _are_numbers(window, int, float)):
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: in_channels {channels}, image_window {window}")
     network = saved.get("network")
     if network is not None and not (
@@ -113,6 +113,8 @@ def read_saved_model(path: str | Path) -> SavedModel:
     ):
         raise ModelFileError(f"{path}: the checkpoint's network is no class path with arguments")
     training = {str(key): value for key, value in saved.items() if key not in PREDICTION_SETTINGS}
+    if not is_plain(saved):
+        raise ModelFileError(f"{path}: its settings hold more than plain values; nothing of them was used")
     for name, value in training.items():
         if (named := find_stranger({name: value}, POSITIONS.get(f"model.{name}"))) is not None:
             raise ModelFileError(f"{path}: {name[:100]}: names `{named}`, as no training can; nothing of it was run")

@@ -224,6 +224,52 @@ def test_a_recipe_and_a_configuration_hold_plain_values(workspace, mistake, verb
     assert not (workspace / "canary").exists()
 
 
+@pytest.mark.parametrize(
+    "key", ["model.network", "model.loss", "trainer.callbacks", "trainer.logger", "data.volume", "model", "data"]
+)
+@pytest.mark.parametrize("address", [ADDRESS, "simplecache::http://127.0.0.1:9/x", "ftp://127.0.0.1/x"])
+def test_an_address_in_a_configuration_is_not_fetched(refuses, key, address):
+    section, _, name = key.partition(".")
+    refuses("fit", [], config={section: {name: address} if name else address})
+
+
+@pytest.mark.parametrize("class_path", ["monai.networks.nets.EfficientNetBN", "monai.networks.nets.MILModel"])
+@pytest.mark.parametrize("switch", [1, True, "yes", [0], {"a": 1}])
+def test_weights_are_never_fetched_for_a_checkpoint_however_they_are_asked_for(poisoned, refuses, class_path, switch):
+    arguments = {"model_name": "efficientnet-b0"} if "Efficient" in class_path else {"num_classes": 4}
+    refuses(
+        "export",
+        ["evil.ckpt", "pretrained"],
+        checkpoint=poisoned("network", class_path, {**arguments, "pretrained": switch}),
+    )
+
+
+@pytest.mark.parametrize("name", ["precious.txt", "../precious.txt"])
+def test_a_stop_file_is_no_file_of_the_user_s(workspace, mistake, name):
+    (workspace / "run").mkdir()
+    (workspace / "precious.txt").write_text("mine")
+    (workspace.parent / "precious.txt").write_text("mine")
+    assert "is there and holds something" in mistake("fit", "-c", "c.yaml", "--stop_file.path", name)
+    assert (workspace / "precious.txt").read_text() == (workspace.parent / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("where", ["network", "loss", "class_weights"])
+def test_a_small_text_that_stands_for_much_is_refused(workspace, mistake, where):
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    bomb = "a0: &a0 [1, 1]\n" + "\n".join(levels) + "\n"
+    (workspace / "bomb.yaml").write_text(bomb)
+    for value in ("bomb.yaml", bomb):
+        (workspace / "evil.yaml").write_text(yaml.safe_dump({"model": {where: value}}))
+        mistake("fit", "-c", "c.yaml", "-c", "evil.yaml")
+
+
+def test_settings_of_a_checkpoint_that_are_not_plain_are_one_line(workspace, mistake, trained):
+    state = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    for change in ({"optimizer": {"lr": torch.zeros(2)}}, {"in_channels": [3]}, {"in_channels": {}}):
+        torch.save({**state, "hyper_parameters": {**state["hyper_parameters"], **change}}, "odd.ckpt")
+        assert "odd.ckpt" in mistake("fit", "-c", "c.yaml", "--ckpt_path", "odd.ckpt")
+
+
 def test_networks_come_as_classes_of_checkpoints_and_never_with_what_lightning_would_call(poisoned, workspace):
     with pytest.raises(ValueError, match="a checkpoint holds no settings of data"):
         SegmentationDataModule.load_from_checkpoint(poisoned("optimizer", "torch.optim.Adam", {}))
