@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.io.images import ImageReader
+from flexunet_pl.io.window import Window
 from flexunet_pl.losses import weigh_classes
 from flexunet_pl.metrics.epoch import SegmentationScores
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
@@ -106,7 +107,9 @@ class SegmentationTask(LightningModule):
     ) -> None:
         super().__init__()
         self.rgb_map = RgbMap.parse(rgb_map)
-        self.reader = ImageReader((image_size[0], image_size[1]), in_channels, image_window)
+        self.reader = ImageReader(
+            (image_size[0], image_size[1]), in_channels, Window.parse(image_window, "model.image_window")
+        )
         network = network if network is not None else FlexUNet(in_channels, len(self.rgb_map))
         check_image_size((image_size[0], image_size[1]), size_factor(network))
         self.network = for_pixels(network)

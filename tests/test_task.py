@@ -160,3 +160,9 @@ def test_a_network_that_was_trained_from_python_comes_back_by_lightning_s_own_wa
         assert torch.equal(again(image), task(image))
         assert torch.equal(load_model(tmp_path / "a.ckpt")(image), task(image))
     assert dict(again.hparams) == dict(task.hparams)
+
+
+@pytest.mark.parametrize("window", [(9, 1), (5, 5), (0, float("nan")), (0, float("inf"))])
+def test_a_window_that_is_none_is_refused(window):
+    with pytest.raises(UserError, match=r"model\.image_window is .*; expected two numbers, the lower one first"):
+        small_task(image_window=window)

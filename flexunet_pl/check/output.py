@@ -13,7 +13,7 @@ from flexunet_pl.check.pictures import draw_look_alikes, draw_samples, draw_stat
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.common.console import harmless, say
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.io.images import Window
+from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
 
 _SHOWN = 20  # findings of a kind on the console; --json has all

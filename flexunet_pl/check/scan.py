@@ -13,8 +13,9 @@ from PIL import Image
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.processes import map_processes
-from flexunet_pl.io.images import Window, read_image, read_mask, read_mode, resize_image, resize_mask
+from flexunet_pl.io.images import read_image, read_mask, read_mode, resize_image, resize_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
+from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
 
 FLIPS = ("left-right", "top-bottom")

@@ -18,6 +18,7 @@ from flexunet_pl.common.experiment_file import read_model_section
 from flexunet_pl.io.checksums import NAME, find_changes, write_lock
 from flexunet_pl.io.pairs import Pair, survey_pairs
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
+from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.propose import propose_map
 from flexunet_pl.rgb_map import RgbMap
 
@@ -64,9 +65,9 @@ def check_data(
     groups = parse_group_regex(group_regex)
     model = read_model_section(experiment)
     rgb_map = rgb_map if rgb_map is not None else model.get("rgb_map")
-    window = image_window if image_window is not None else model.get("image_window")
+    window = Window.parse(image_window if image_window is not None else model.get("image_window"), "image-window")
     size = model.get("image_size") or image_size
-    _check_sizes(window, size)
+    _check_size(size)
     if out is not None and out.name in {"images", "masks"}:
         raise UserError(f"{out}: is named like a folder of the data; name another one for the pictures")
     pairs, problems = _survey(root)
@@ -107,15 +108,7 @@ def _lock(root: Path, pairs: list[Pair], findings: list[Finding]) -> None:
         say(f"{root / NAME} written, with {write_lock(root, pairs)} files")
 
 
-def _check_sizes(window: Any, size: Any) -> None:
-    numbers = (int, float)
-    if window is not None and not (
-        isinstance(window, list | tuple)
-        and len(window) == 2
-        and all(isinstance(n, numbers) for n in window)
-        and window[0] < window[1]
-    ):
-        raise UserError(f"image-window is {window}; expected two numbers, the lower one first")
+def _check_size(size: Any) -> None:
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
         raise UserError(f"image-size is {size}; expected height and width, such as [512, 512]")
 

@@ -1,6 +1,5 @@
 """SegmentationDataModule: train, valid and test folders as loaders."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +21,9 @@ from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import PRESETS, Transform
 from flexunet_pl.io.cases import Case, SliceRules, count_slices, list_cases
 from flexunet_pl.io.checksums import find_changes
-from flexunet_pl.io.images import ImageReader, Window
+from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.pairs import Pair, check_pair, list_pairs
+from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
 
 
@@ -78,7 +78,9 @@ class SegmentationDataModule(LightningDataModule):
         super().__init__()
         self.root = root
         self.rgb_map = RgbMap.parse(rgb_map)
-        self.reader = ImageReader((image_size[0], image_size[1]), in_channels, _as_window(image_window))
+        self.reader = ImageReader(
+            (image_size[0], image_size[1]), in_channels, Window.parse(image_window, "image_window")
+        )
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", "137"))  # where Lightning's seed_everything leaves it
         if seed < 0:
@@ -262,9 +264,3 @@ def _position(trainer: Any) -> tuple[int, int]:
     epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress
     mid_epoch = epochs.started > epochs.processed and not batches.is_last_batch
     return epochs.processed, batches.current.processed if mid_epoch else 0
-
-
-def _as_window(value: tuple[float, float] | None) -> Window | None:
-    if value is not None and not -math.inf < value[0] < value[1] < math.inf:
-        raise UserError(f"image_window is {list(value)} but the first value must be below the second")
-    return value

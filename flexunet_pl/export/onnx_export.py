@@ -14,8 +14,9 @@ from flexunet_pl.export.graph import Fit
 from flexunet_pl.export.onnx_file import Source, read_source, write_onnx
 from flexunet_pl.export.parity import Row, check_parity, print_parity, prove_parity, write_parity
 from flexunet_pl.export.precision import Trial, write_int8
-from flexunet_pl.io.images import Window, read_image, resize_image
+from flexunet_pl.io.images import read_image, resize_image
 from flexunet_pl.io.pairs import list_files
+from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.phantom import draw_slice
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -127,7 +128,7 @@ def _read_images(source: Source, folder: Path | None, most: int, size: tuple[int
         images[-1] = resize_image(images[-1], (height + 37, width + 51))  # one that must be resized
     else:
         paths = list_files(folder)
-        window: Window | None = tuple(source.metadata["image_window"]) if source.metadata["image_window"] else None
+        window = Window.parse(source.metadata["image_window"])
         chosen = np.unique(np.linspace(0, len(paths) - 1, most).astype(int))
         images = [read_image(paths[i], 3, window) for i in chosen]
     return [resize_image(image, size) for image in images] if size is not None else images

@@ -1,7 +1,6 @@
 """The images and volumes of a folder tree, and the slices of a volume as pictures for the network."""
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +10,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.arrays import ARRAY_SUFFIXES, read_array, read_array_shape
-from flexunet_pl.io.images import ImageReader, apply_window
+from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.pairs import IMAGE_SUFFIXES
 from flexunet_pl.io.volumes import VOLUME_SUFFIXES, Volume, is_dicom, read_volume, read_volume_shape
+from flexunet_pl.io.window import Window
 
 _SAMPLED = 1 << 16  # bytes
 
@@ -59,9 +59,7 @@ class SliceRules:
     dataset: str | None = None
 
     def __post_init__(self) -> None:
-        low, high = self.window if self.window is not None else (0.0, 1.0)
-        if not (low < high and abs(low) < math.inf and abs(high) < math.inf):
-            raise UserError(f"data.volume.window is {[low, high]}; expected two numbers, the lower one first")
+        Window.parse(self.window, "data.volume.window")
 
 
 def list_cases(source: Path) -> list[Case]:
@@ -145,10 +143,11 @@ def cut_slice(values: NDArray[Any], number: int, rules: SliceRules, reader: Imag
         The picture, shape ``(H, W, channels)``, uint8.
     """
     plane = np.take(values, number, axis=rules.axis)
-    window = reader.window
-    if window is None:
-        window = (float(plane.min()), float(plane.max()))
-    picture = apply_window(plane, window) if window[0] < window[1] else np.zeros(plane.shape, np.uint8)
+    low, high = float(plane.min()), float(plane.max())
+    if reader.window is None and low == high:
+        picture = np.zeros(plane.shape, np.uint8)
+    else:
+        picture = (reader.window or Window(low, high)).apply(plane)
     turned = np.rot90(picture, rules.rotation // 90)
     return np.repeat(turned[..., None], reader.channels, axis=2)
 
@@ -195,7 +194,7 @@ class SliceReader:
     """
 
     def __init__(self, reader: ImageReader, rules: SliceRules) -> None:
-        self.reader = reader if rules.window is None else reader._replace(window=rules.window)
+        self.reader = reader if rules.window is None else reader._replace(window=Window.parse(rules.window))
         self.rules = rules
         self._kept: tuple[Path, NDArray[Any] | DataError] | None = None
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.files import written_in_place
+from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import DecodedMask, RgbMap
 
 MAX_PIXELS = 50_000_000  # checked before decoding: a small file can declare billions of pixels
@@ -25,8 +26,6 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix says; other dec
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "La", "RGBa"})
 _WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-
-Window = tuple[float, float]
 
 
 def read_image(path: Path, channels: int = 3, window: Window | None = None) -> NDArray[np.uint8]:
@@ -217,21 +216,7 @@ def _apply_window(path: Path, values: NDArray[np.generic], window: Window | None
             f"{path}: has more than 8 bits per pixel, values {wide.min():g} to {wide.max():g}; "
             f"say how to scale it, `image_window: [{wide.min():g}, {wide.max():g}]`"
         )
-    return apply_window(wide, window)
-
-
-def apply_window(values: NDArray[np.number], window: Window) -> NDArray[np.uint8]:
-    """Map values linearly to 0 to 255, rounded; those outside of the window to its ends.
-
-    Args:
-        values: Finite numbers of any shape.
-        window: Lowest and highest value.
-
-    Returns:
-        The same shape, uint8.
-    """
-    low, high = window
-    return np.rint((values.astype(np.float64).clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    return window.apply(wide)
 
 
 def _check_far_colors(path: Path, decoded: DecodedMask, limit: float, rgb_map: RgbMap) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from flexunet_pl.checkpoint import read_checkpoint
 from flexunet_pl.common.class_paths import POSITIONS, find_stranger, is_plain
 from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.io.window import Window
 from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.weight_mismatch import explain_misfit
 from flexunet_pl.rgb_map import RgbMap
@@ -103,10 +104,10 @@ def read_saved_model(path: str | Path) -> SavedModel:
     if "rgb_map" not in saved:
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no rgb_map")
     size, channels, window = saved.get("image_size"), saved.get("in_channels", 3), saved.get("image_window")
-    if not _are_numbers(size, int):
+    if not (isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int for side in size)):
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no image_size")
-    if channels not in (1, 3) or not (window is None or _are_numbers(window, int, float)):
-        raise ModelFileError(f"{path}: is no checkpoint of flexunet: in_channels {channels}, image_window {window}")
+    if channels not in (1, 3):
+        raise ModelFileError(f"{path}: is no checkpoint of flexunet: in_channels {channels}")
     network = saved.get("network")
     if network is not None and not (
         isinstance(network, dict) and isinstance(network.get("init_args") or {}, dict) and "class_path" in network
@@ -120,6 +121,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
             raise ModelFileError(f"{path}: {name[:100]}: names `{named}`, as no training can; nothing of it was run")
     try:
         rgb_map = RgbMap.parse(saved["rgb_map"])
+        Window.parse(window, "image_window")
     except UserError as error:
         raise ModelFileError(f"{path}: {error}") from error
     return SavedModel(
@@ -173,7 +175,3 @@ def _fill(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> n
 
 # what a checkpoint's settings are used for; the rest belongs to the training
 PREDICTION_SETTINGS = ("network", "rgb_map", "image_size", "in_channels", "image_window")
-
-
-def _are_numbers(value: Any, *kinds: type) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(type(v) in kinds for v in value)

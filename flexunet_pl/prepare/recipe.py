@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.yaml import read_yaml_text
+from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
 
 _FIELDS = {"patient": "(?P<patient>[^/]+?)", "name": "(?P<name>[^/]+?)", "slice": "(?P<slice>[0-9]+)"}
@@ -53,7 +54,7 @@ class Recipe:
     masks: tuple[str, ...]
     rgb_map: RgbMap
     labels: dict[int, int] | None = None
-    window: tuple[float, float] | None = None
+    window: Window | None = None
     percentiles: tuple[float, float] | None = None
     keep_together: str | int = "patient"
     drop_empty: bool = False
@@ -207,7 +208,7 @@ def _parse(path: Path, name: str, text: str, content: dict[str, Any]) -> Recipe:
         masks=_patterns("masks", content["masks"]),
         rgb_map=rgb_map,
         labels=_labels(content.get("labels"), rgb_map),
-        window=_range("window", content.get("window")),
+        window=Window.parse(content.get("window")),
         percentiles=percentiles,
         keep_together=together,
         drop_empty=drop_empty,

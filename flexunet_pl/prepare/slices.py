@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.io.images import apply_window, read_image, read_mask, write_image, write_mask
+from flexunet_pl.io.images import read_image, read_mask, write_image, write_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.io.volumes import Volume, check_same_grid, read_volume
+from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.raw_files import RawFiles
 from flexunet_pl.prepare.recipe import Case, Recipe
 
@@ -81,7 +82,7 @@ def _write_volume(case: Case, recipe: Recipe, image: Path, mask: Path, out: Path
     for z in kept:
         name = f"{case.stem}_{z:03d}.png"
         write_mask(out / "masks" / name, index[z], recipe.rgb_map)
-        write_image(out / "images" / name, apply_window(volume.values[z], window))
+        write_image(out / "images" / name, window.apply(volume.values[z]))
     return CaseResult(case, slices=len(kept), empty=len(index) - len(kept))
 
 
@@ -96,10 +97,10 @@ def _class_indices(mask: Path, values: NDArray[np.number], labels: dict[int, int
     return classes[inverse].reshape(values.shape)
 
 
-def _window(image: Path, volume: Volume, recipe: Recipe) -> tuple[float, float]:
+def _window(image: Path, volume: Volume, recipe: Recipe) -> Window:
     if recipe.window is not None:
         return recipe.window
     low, high = np.percentile(volume.values, recipe.percentiles or (0.0, 100.0))
     if not low < high:
         raise DataError(f"{image}: all its voxels are {low:g}; export it again or remove it")
-    return float(low), float(high)
+    return Window(float(low), float(high))

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.images import ImageReader, read_mask, resize_image, resize_mask
 from flexunet_pl.io.overlays import draw_overlay, fit_size
+from flexunet_pl.io.window import Window
 from flexunet_pl.report.blocks import Picture, Section, Table, Text, picture
 from flexunet_pl.report.run_folder import Run, TestRun
 
@@ -87,8 +88,7 @@ def _draw(run: Run, test: TestRun, name: str) -> NDArray[np.uint8] | None:
     if pair is None or not predicted_file.is_file():
         return None
     model = run.config["model"]
-    window = model.get("image_window")
-    reader = ImageReader((_SIDE, _SIDE), int(model.get("in_channels") or 3), tuple(window) if window else None)
+    reader = ImageReader((_SIDE, _SIDE), int(model.get("in_channels") or 3), Window.parse(model.get("image_window")))
     try:
         image, truth, predicted = (
             reader.read(pair.image),

@@ -13,8 +13,9 @@ from PIL import Image
 
 from flexunet_pl.cli.main import main
 from flexunet_pl.common.errors import DataError, UserError
-from flexunet_pl.io.images import apply_window, read_image, read_mask
+from flexunet_pl.io.images import read_image, read_mask
 from flexunet_pl.io.pairs import list_pairs
+from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice
 from flexunet_pl.prepare.recipe import _parse, list_recipes, read_recipe
 
@@ -120,7 +121,7 @@ def test_slices_of_turned_and_oblique_volumes_are_those_that_were_drawn(tmp_path
             if mask.exists():
                 np.testing.assert_array_equal(read_mask(mask, recipe.rgb_map), index[z] == 1)
                 image = read_image(out / "slices" / "images" / f"{stem}.png", channels=1)[..., 0]
-                np.testing.assert_array_equal(image, apply_window(hu[z], (-1000, 400)))
+                np.testing.assert_array_equal(image, Window(-1000, 400).apply(hu[z]))
 
 
 def test_pictures_are_copied_byte_for_byte_and_their_jpeg_masks_become_clean(tmp_path):

@@ -96,7 +96,7 @@ def test_the_global_seed_decides_the_order(phantoms):
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="rgb_map is missing"):
         SegmentationDataModule()
-    with pytest.raises(UserError, match="first value must be below"):
+    with pytest.raises(UserError, match=r"image_window is .*the lower one first"):
         datamodule(None, image_window=(5, 5))
     with pytest.raises(UserError, match="predict_dir is missing"):
         datamodule(None).setup("predict")

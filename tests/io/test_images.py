@@ -11,6 +11,7 @@ from PIL import Image
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.images import read_image, read_mask, resize_image, resize_mask, write_mask
 from flexunet_pl.io.pairs import Pair, check_pair, list_files, list_pairs
+from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice
 from flexunet_pl.rgb_map import RgbMap
 from tests.handmade import GREY_ALPHA, RGB, bomb, png
@@ -82,7 +83,7 @@ def test_exif_orientation_is_applied_to_image_and_mask(tmp_path, orientation, su
     assert np.array_equal(read_image(other, channels=1)[..., 0], turned(grey, orientation))
     deep = with_orientation("wide", wide)
     expected = np.rint(turned(wide, orientation) * (255 / 599))
-    assert np.array_equal(read_image(deep, channels=1, window=(0, 599))[..., 0], expected)
+    assert np.array_equal(read_image(deep, channels=1, window=Window(0, 599))[..., 0], expected)
     check_pair(Pair(deep, path))
     upright = saved(tmp_path / "upright.png", MAP.paint(turned(index, orientation)))
     check_pair(Pair(path, upright))
@@ -94,7 +95,7 @@ def test_sixteen_bits_per_colour_are_refused_not_crushed(tmp_path):
         path = tmp_path / f"{channels}.png"
         path.write_bytes(png(4, 4, 16, kind, (b"\0" + np.full(4 * channels, 900, ">u2").tobytes()) * 4))
         with pytest.raises(DataError, match="16 bits in each of several channels"):
-            read_image(path, window=(0, 1200))
+            read_image(path, window=Window(0, 1200))
 
 
 def test_grey_class_indices_are_not_taken_for_a_black_mask(tmp_path):
@@ -153,7 +154,7 @@ def test_sixteen_bits_want_a_window_and_name_the_range(tmp_path):
 @pytest.mark.case("C4")
 def test_a_window_maps_sixteen_bits_linearly(tmp_path):
     ramp = np.arange(0, 4096, dtype=np.uint16).reshape(64, 64)
-    read = read_image(saved(tmp_path / "a.png", ramp), channels=1, window=(1000, 3000))[..., 0]
+    read = read_image(saved(tmp_path / "a.png", ramp), channels=1, window=Window(1000, 3000))[..., 0]
     expected = np.interp(ramp, [1000, 3000], [0, 255])
     assert np.abs(read - expected).max() <= 0.5
 
@@ -161,7 +162,7 @@ def test_a_window_maps_sixteen_bits_linearly(tmp_path):
 def test_floats_that_are_not_finite_are_refused(tmp_path):
     path = saved(tmp_path / "a.tif", np.array([[0.0, np.nan]], dtype=np.float32))
     with pytest.raises(DataError, match="1 values that are not finite"):
-        read_image(path, window=(0, 1))
+        read_image(path, window=Window(0, 1))
 
 
 @pytest.mark.case("C1")
