@@ -51,19 +51,26 @@ class EpochChangeInference(Callback):
         self._titles: list[str] = []
         self._still = 0  # the first columns, which do not depend on the epoch
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the images before training starts.
+    def check(self) -> None:
+        """Look for the folder, before anything is made for a run.
 
         Raises:
-            DataError: If the folder is missing or empty.
+            DataError: If it is missing or empty.
         """
-        if stage != "fit" or not self.num_images:
+        if self.images is None or not self.num_images:
             return
-        if self.images is not None and not self.images.is_dir():
+        if not self.images.is_dir():
             raise DataError(
                 f"{self.images}: no such folder; set `epoch_change.images` to one that holds images, or to null for "
                 "mini_test/images or valid/images of the data"
             )
+        list_files(self.images)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the images before training starts."""
+        if stage != "fit" or not self.num_images:
+            return
+        self.check()
         folder = self.images if self.images is not None else _default_images(trainer)
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "epoch_change"
         if folder is not None and trainer.is_global_zero:

@@ -13,6 +13,7 @@ from flexunet_pl.check.pictures import draw_look_alikes, draw_samples, draw_stat
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.common.console import harmless, say
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
 
@@ -46,12 +47,15 @@ def write_results(
     draw_statistics(summary, rgb_map, out / "statistics.png")
     draw_samples(scans, rgb_map, window, out / "samples.png")
     draw_look_alikes(look_alikes, window, out / "look_alikes.png")
-    (out / "check.json").write_text(to_json(summary), encoding="utf-8", errors="backslashreplace")
-    (out / "class_weights.yaml").write_text(
-        "# one more `-c` for flexunet fit: each class weighs by the inverse square root of its share of the pixels\n"
-        + yaml.safe_dump({"model": {"class_weights": summary["class_weights"]}}, sort_keys=False, allow_unicode=True),
-        encoding="utf-8",
-    )
+    weights = {"model": {"class_weights": summary["class_weights"]}}
+    texts = {
+        "check.json": to_json(summary),
+        "class_weights.yaml": "# one more `-c` for flexunet fit: each class weighs by the inverse square root of its "
+        "share of the pixels\n" + yaml.safe_dump(weights, sort_keys=False, allow_unicode=True),
+    }
+    for name, text in texts.items():
+        with written_in_place(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     say(f"pictures and check.json written to {out}")
 
 

@@ -357,6 +357,7 @@ class FlexUNetCLI(LightningCLI):
             findings = quick_check(self.datamodule.pairs) if self.trainer.is_global_zero else []
             for finding in findings[:_MOST_FINDINGS]:
                 say(f"warning: {finding.message} (`flexunet check` finds more)")
+            self._get(self.config_init, "epoch_change").check()
             check_monitors(self.trainer, self.model, {key: self.config.fit[key].monitor for key in _MONITORS})
             check_checkpoint_folder(self.trainer, self.config.fit.checkpoint.dirpath, self.config.fit.ckpt_path)
             if self.trainer.is_global_zero:

@@ -232,19 +232,21 @@ def check_arguments(
     Raises:
         UserError: If there is such an argument.
     """
-    if _lies_below(f"{found.__module__}.{found.__qualname__}", tuple(trusted or ())):
-        return
+    own_path = f"{found.__module__}.{found.__qualname__}"
+    is_trusted = _lies_below(own_path, tuple(trusted or ()))
     defaults = _defaults(found)
     for name, value in {**defaults, **arguments}.items():
         where = f"{key}.{name}"
-        if name in defaults and (value is defaults[name] or value is None) and not _reads(name, value, position):
+        reads = not is_trusted and _reads(name, value, position)
+        if (name in defaults and value is defaults[name] and not reads) or (is_trusted and isinstance(value, str)):
             continue
-        check_value(value, where, position.parts or (position,), trusted, names_paths=position.names_paths)
-        if _reads(name, value, position):
-            instead, package = "false" if value is True else "null", found.__module__.partition(".")[0]
+        names_paths = position.names_paths or is_trusted
+        check_value(value, where, position.parts or (position,), trusted, names_paths=names_paths)
+        if reads:
+            instead = "false" if value is True else "null"
             raise UserError(
                 f"{where}: {value!r} would have {found.__name__} read a file or fetch something; set it to {instead}"
-                + (f", or add `--trust {package}` if you trust what it is given" if trusted is not None else "")
+                + (f", or add `--trust {own_path}` if you trust what it is given" if trusted is not None else "")
             )
 
 

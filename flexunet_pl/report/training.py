@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -136,7 +136,10 @@ def _draw_curves(figure: Figure, columns: dict[str, list[float]], *, log: bool) 
         if name != "epoch" and known.any():
             axes.plot(epochs[known], points[known], marker=".", label=name)
     axes.set_xlabel("epoch")
-    axes.set_yscale("log" if log else "linear")
+    if log:
+        axes.set_yscale("log")
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter(LogFormatter())  # the usual one writes formulas, which charts here show as they are
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -35,6 +35,13 @@ def test_the_film_strip_has_a_row_per_image_and_a_column_per_epoch(trained):
     assert height == 16 + 3 * 128
 
 
+def test_a_folder_of_images_that_is_not_there_leaves_no_run_behind(workspace, mistake):
+    (workspace / "empty").mkdir()
+    for folder in ("nowhere", "empty"):
+        assert folder in mistake("fit", "-c", "c.yaml", "--epoch_change.images", folder)
+    assert not (workspace / "runs").exists()
+
+
 def test_epoch_change_takes_any_folder_the_first_images_by_name_and_none(workspace, flexunet, phantoms):
     flexunet("fit", "-c", "c.yaml", "--trainer.max_epochs", 1, "--epoch_change.images", phantoms / "train" / "images",
              "--epoch_change.num_images", 2, "--trainer.logger.name", "two")  # fmt: skip

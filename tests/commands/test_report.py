@@ -6,12 +6,14 @@ import io
 import json
 import re
 import shutil
+from functools import partial
 
 import pytest
 from PIL import Image
 
 from flexunet_pl.report.blocks import Section, Table, Text, chart
 from flexunet_pl.report.render import write_html, write_markdown
+from flexunet_pl.report.training import _draw_curves
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,14 @@ def test_the_page_says_what_the_tables_say(reported):
     confusion = summary["confusion"]
     assert sum(map(sum, confusion)) == 3 * 32 * 32
     assert f"{confusion[0][0] / sum(confusion[0]):.1%}" in page
+
+
+def test_charts_show_numbers_and_no_formulas(reported):
+    assert "mathdefault" not in (reported / "report.html").read_text()
+    columns = {"epoch": [1.0, 2.0, 3.0], "lr": [1e-3, 4e-4, 6e-5]}
+    drawn = chart("learning_rate", "rate", partial(_draw_curves, columns=columns, log=True))
+    assert "mathdefault" not in drawn.svg
+    assert "1e\N{MINUS SIGN}04" in drawn.svg
 
 
 def test_worst_and_best_case_are_those_of_the_table(reported):

@@ -163,6 +163,16 @@ def test_ordinary_arguments_pass(position, class_path, arguments):
     check_class({"class_path": class_path, "init_args": arguments}, "here", (position,))
 
 
+def test_a_trusted_class_may_be_given_paths_and_addresses_but_no_function(tmp_path, monkeypatch):
+    (tmp_path / "mykind.py").write_text("from torch import nn\nclass Net(nn.Identity): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = {"class_path": "mykind.Net", "init_args": {"weights_path": "/data/w.pt", "url": "https://example.org"}}
+    check_class(spec, "here", (NETWORK,), ["mykind"])
+    for value in (torch.load, {"class_path": "torch.hub.load"}, [{"class_path": "os.system"}]):
+        with pytest.raises(UserError, match=r"here\.act"):
+            check_class({**spec, "init_args": {"act": value}}, "here", (NETWORK,), ["mykind"])
+
+
 @pytest.mark.parametrize("value", [print, torch.load, nn.Linear, torch, nn.ReLU(), object()])
 def test_what_is_not_plain_is_refused_where_no_class_stands(value):
     check_value({"a": [1, 2.5, "text", None, {"b": True}]}, "data")
