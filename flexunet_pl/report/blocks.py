@@ -91,7 +91,7 @@ def chart(
         wide: Whether it needs the whole width.
     """
     png, svg = io.BytesIO(), io.StringIO()
-    plain: Any = {"text.parse_math": False}  # a name of a class may hold a dollar
+    plain: Any = {"text.parse_math": False, "axes.unicode_minus": False}  # a name of a class may hold a dollar
     inked: Any = dict.fromkeys(_COLORED, _INK) | plain | {"svg.fonttype": "none", "svg.hashsalt": name}
     kinds: list[tuple[Any, dict[str, Any]]] = [
         (plain, {"fname": png, "format": "png", "dpi": 110}),
