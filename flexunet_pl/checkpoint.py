@@ -25,7 +25,7 @@ from flexunet_pl.common.files import sha256_of
 
 log = logging.getLogger(__name__)
 
-_VERSION = "pytorch-lightning_version"  # Lightning's key of its own version
+VERSION_KEY = "pytorch-lightning_version"  # Lightning's key of its own version
 _OLDEST = (2, 6)  # that this package has ever written with
 _KINDS = {
     "callbacks": dict,
@@ -35,7 +35,7 @@ _KINDS = {
     "lr_schedulers": list,
     "epoch": int,
     "global_step": int,
-    _VERSION: str,
+    VERSION_KEY: str,
 }
 _PLAIN = (
     Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device,
@@ -125,8 +125,8 @@ class AtomicCheckpointIO(CheckpointIO):
         checkpoint = read_checkpoint(path, map_location)
         if self.weights_alone:
             # with a version of now: Lightning has nothing to convert, and calls nothing for what is not there
-            return {"state_dict": checkpoint["state_dict"], _VERSION: lightning.__version__}
-        check_lightning_version(checkpoint.get(_VERSION, "none"), path)
+            return {"state_dict": checkpoint["state_dict"], VERSION_KEY: lightning.__version__}
+        check_lightning_version(checkpoint.get(VERSION_KEY, "none"), path)
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:

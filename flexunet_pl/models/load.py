@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flexunet_pl.checkpoint import read_checkpoint
+from flexunet_pl.checkpoint import VERSION_KEY, read_checkpoint
 from flexunet_pl.common.class_paths import POSITIONS, find_stranger, is_plain
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.io.window import Window
@@ -16,6 +16,8 @@ from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.weight_mismatch import explain_misfit
 from flexunet_pl.rgb_map import RgbMap
 
+# what a checkpoint's settings are used for; the rest belongs to the training
+PREDICTION_SETTINGS = ("network", "rgb_map", "image_size", "in_channels", "image_window")
 _PREFIX = "network."  # of the network's weights in a checkpoint
 
 
@@ -134,7 +136,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
         weights=network_weights(checkpoint["state_dict"]),
         training=training,
         resumable="optimizer_states" in checkpoint,
-        lightning_version=checkpoint.get("pytorch-lightning_version", "none"),
+        lightning_version=checkpoint.get(VERSION_KEY, "none"),
     )
 
 
@@ -171,7 +173,3 @@ def _fill(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> n
     except (RuntimeError, NotImplementedError) as error:  # kinds of arrays that cannot be copied, such as sparse ones
         raise ModelFileError(f"{path}: its weights cannot be used: {str(error).splitlines()[0]}") from error
     return network.eval()
-
-
-# what a checkpoint's settings are used for; the rest belongs to the training
-PREDICTION_SETTINGS = ("network", "rgb_map", "image_size", "in_channels", "image_window")
