@@ -40,7 +40,6 @@ lint: $(READY) ## check style, types and the order of the modules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=export/runtime $(BIN)/mypy export/runtime
 	$(BIN)/lint-imports
 
 test: $(READY) ## run the tests; TESTS="-m real" and the like are handed on

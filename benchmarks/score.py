@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flexunet_pl.cli.main import main as flexunet
-from flexunet_pl.io.images import write_mask
+from flexunet_pl.io.masks import write_mask
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice
 
 PAIRS, DRAWN = 1000, 50

@@ -16,7 +16,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-RUNTIME = Path(__file__).parents[1] / "export" / "runtime"
 BARE = """
 import sys, time
 import numpy as np
@@ -35,8 +34,8 @@ class Server:
     """A service in a process of its own."""
 
     def __init__(self, model: Path, *options: str) -> None:
-        command = [sys.executable, "-m", "flexunet_server", str(model.absolute()), "--port", "0", *options]
-        self.process = subprocess.Popen(command, cwd=RUNTIME, stderr=subprocess.PIPE, text=True)  # noqa: S603
+        command = [sys.executable, "-m", "flexunet_runtime.server", str(model.absolute()), "--port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603
         line = self.process.stderr.readline()  # type: ignore[union-attr]
         self.port = int(line.rpartition(":")[2])
 
@@ -132,7 +131,7 @@ def measure(given: argparse.Namespace) -> None:
         for _ in range(given.rounds):
             words = [sys.executable, "-c", BARE, str(given.model.absolute()), str(given.image.absolute())]
             done = subprocess.run(  # noqa: S603
-                [*words, str(given.seconds)], cwd=RUNTIME, capture_output=True, text=True, check=True
+                [*words, str(given.seconds)], capture_output=True, text=True, check=True
             )
             rates["bare"].append(float(done.stdout))
             for clients in (1, 4, 16):

@@ -15,16 +15,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.io.images import ImageReader
-from flexunet_pl.io.window import Window
 from flexunet_pl.losses import weigh_classes
 from flexunet_pl.metrics.epoch import SegmentationScores
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
 from flexunet_pl.models.flexunet import FlexUNet
-from flexunet_pl.models.inference import Answer, Inference
+from flexunet_pl.models.inference import Answer, Inference, class_logits
 from flexunet_pl.models.load import load_model, network_weights, read_saved_model
 from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.models.weight_mismatch import explain_misfit
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 
 
 class OptimizerFactory(Protocol):
@@ -146,16 +146,14 @@ class SegmentationTask(LightningModule):
         Raises:
             UserError: If the network has another number of classes than `rgb_map`.
         """
-        logits: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
-        if logits.shape[1] == len(self.rgb_map):
-            return logits
-        if (logits.shape[1], len(self.rgb_map)) != (1, 2):
+        pixels = image.contiguous(memory_format=torch.channels_last)
+        logits = class_logits(self.network(pixels), len(self.rgb_map))
+        if logits.shape[1] != len(self.rgb_map):
             raise UserError(
                 f"model.network: gives {logits.shape[1]} classes but model.rgb_map has {len(self.rgb_map)}; set the "
                 "network's argument for it"
             )
-        # sigmoid(z) is the softmax of (0, z): a network with one logit is one with two classes
-        return torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch and add it to the epoch's scores."""

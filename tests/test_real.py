@@ -11,7 +11,8 @@ import yaml
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
 
-from flexunet_pl.io.images import read_image, read_mask
+from flexunet_pl.io.images import read_image
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import list_pairs
 from flexunet_pl.rgb_map import RgbMap
 

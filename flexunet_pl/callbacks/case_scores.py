@@ -1,8 +1,9 @@
 """CaseScores: the tables of `flexunet test`, case by case."""
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,7 +13,7 @@ from flexunet_pl.common.console import say
 from flexunet_pl.common.distributed import gather
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.io.images import write_mask
+from flexunet_pl.io.masks import write_mask
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
 from flexunet_pl.metrics.calibration import calibration_error
 from flexunet_pl.metrics.per_case import ClassScore, make_surfaces, measure_case
@@ -20,7 +21,8 @@ from flexunet_pl.metrics.summary import summarise_cases
 from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summary
 
 
-class _Case(NamedTuple):
+@dataclass(frozen=True)
+class _Case:
     """What was measured of a case."""
 
     name: str

@@ -13,7 +13,8 @@ from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.io.cases import Case
 from flexunet_pl.io.film_strip import draw_strip, make_thumbnail
-from flexunet_pl.io.images import read_mask, write_image, write_mask
+from flexunet_pl.io.images import write_image
+from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.overlays import draw_overlay
 from flexunet_pl.io.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
 from flexunet_pl.models.inference import Inference

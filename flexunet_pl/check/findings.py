@@ -4,8 +4,8 @@ import heapq
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,8 @@ SAME_LEVELS = 3.0  # mean difference of two thumbnails, in grey values, below wh
 _CHUNK = 1000  # scans compared at a time
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """Something wrong.
 
     Attributes:
@@ -177,7 +178,8 @@ def near_pairs(scans: Sequence[Scan]) -> Iterator[tuple[int, int, float]]:
                 yield i, i + 1 + int(offset), float(np.abs(one.astype(np.int16) - two).mean())
 
 
-class LookAlike(NamedTuple):
+@dataclass(frozen=True)
+class LookAlike:
     """Two pictures of different splits that look alike.
 
     Attributes:

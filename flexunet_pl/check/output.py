@@ -14,8 +14,8 @@ from flexunet_pl.check.scan import Scan
 from flexunet_pl.common.console import harmless, say
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 
 _SHOWN = 20  # findings of a kind on the console; --json has all
 

@@ -11,10 +11,11 @@ from flexunet_pl.check.findings import LookAlike
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.io.images import read_image, read_mask, resize_image, resize_mask, write_image
+from flexunet_pl.io.images import read_image, resize_image, write_image
+from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.overlays import draw_overlay, fit_size
-from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 
 _SIDE = 192  # px, longer side of a picture in the grid
 _ROWS = 6

@@ -13,10 +13,11 @@ from PIL import Image
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.processes import map_processes
-from flexunet_pl.io.images import read_image, read_mask, read_mode, resize_image, resize_mask
+from flexunet_pl.io.images import read_image, read_mode, resize_image
+from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
-from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 
 FLIPS = ("left-right", "top-bottom")
 GRID = 64  # cells along each side, in which edges and borders are compared

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from flexunet_pl.check.findings import Finding, LookAlike
@@ -42,10 +43,14 @@ def summarise(
         "cache_bytes": len(scans) * size[0] * size[1] * 4,
         "class_weights": class_weights(scans, rgb_map),
         "look_alikes": [
-            {"images": [str(a.pair.image), str(b.pair.image)], "splits": [a.split, b.split], "grey_levels": round(d, 2)}
-            for a, b, d in look_alikes
+            {
+                "images": [str(found.one.pair.image), str(found.two.pair.image)],
+                "splits": [found.one.split, found.two.split],
+                "grey_levels": round(found.difference, 2),
+            }
+            for found in look_alikes
         ],
-        "findings": [finding._asdict() for finding in findings],
+        "findings": [asdict(finding) for finding in findings],
     }
 
 

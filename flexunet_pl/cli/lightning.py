@@ -47,7 +47,8 @@ from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.common.yaml import check_aliases
 from flexunet_pl.data.datamodule import SegmentationDataModule
-from flexunet_pl.metrics.epoch_table import make_score_table
+from flexunet_pl.metrics.score_table import epoch_classes, score_rows
+from flexunet_pl.metrics.tables import make_table
 from flexunet_pl.models.build import size_limits, without_downloads
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.models.load import SavedModel, read_saved_model
@@ -432,7 +433,8 @@ class FlexUNetCLI(LightningCLI):
         """Print the scores and keep them as ``val_scores.json``."""
         scores = self._write_scores("val")
         if self.trainer.is_global_zero and scores:
-            Console().print(make_score_table(scores, self.model.rgb_map, title="valid scores, means over images"))
+            classes = epoch_classes(scores, self.model.rgb_map.names[1:])
+            Console().print(make_table("valid, means over images", classes, score_rows(classes.values())))
             say(f"loss {scores['loss']:.4f}; mean foreground Dice {scores.get('dice', float('nan')):.4f}")
             say(f"dice_coef_multiclass {scores['dice_coef_multiclass']:.4f} (the reference's; counts the background)")
 

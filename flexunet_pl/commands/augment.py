@@ -5,9 +5,10 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import albumentations
 import numpy as np
@@ -42,7 +43,8 @@ def _shear(slope: float) -> Any:
     return _affine(shear={"x": (0, 0), "y": (degrees, degrees)})
 
 
-class _Kind(NamedTuple):
+@dataclass(frozen=True)
+class _Kind:
     """A kind of variant.
 
     Attributes:

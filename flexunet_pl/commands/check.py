@@ -18,9 +18,9 @@ from flexunet_pl.common.experiment_file import read_model_section
 from flexunet_pl.io.checksums import NAME, find_changes, write_lock
 from flexunet_pl.io.pairs import Pair, survey_pairs
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
-from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.propose import propose_map
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 
 SPLITS = ("train", "valid", "test")
 

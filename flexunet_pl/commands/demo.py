@@ -25,6 +25,8 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise UserError(f"{out}: is not empty; name another folder or give --overwrite true")
+    package = Path(__file__).parents[1]  # which holds the configurations where it is installed
+    config = next(p for p in (package / "configs/demo.yaml", package.parent / "configs/demo.yaml") if p.exists())
     began = time.monotonic()
     data, runs = out / "data", out / "runs"
     _announce(f"flexunet phantom {data}")
@@ -33,7 +35,7 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     _run(
         "fit",
         "--config",
-        str(_find("configs/demo.yaml")),
+        str(config),
         "--data.root",
         str(data),
         "--trainer.logger.save_dir",
@@ -48,9 +50,8 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     model = out / "model.onnx"
     _announce(f"flexunet export {checkpoint} --output {model} --images {data / 'test' / 'images'}")
     export_model(Path(checkpoint), output=model, overwrite=overwrite, images=data / "test" / "images")
-    _announce(f"python flexunet_runtime.py {model} {data / 'test' / 'images'} {out / 'masks_without_torch'}")
-    runtime = _find("export/runtime/flexunet_runtime.py", "deployment/flexunet_runtime.py")
-    words = map(str, (runtime, model, data / "test" / "images", out / "masks_without_torch"))
+    words = ["-m", "flexunet_runtime", *map(str, (model, data / "test" / "images", out / "masks_without_torch"))]
+    _announce(f"python {' '.join(words)}")
     subprocess.run([sys.executable, *words], check=True)  # noqa: S603 - our own program
     masks = out / "masks"
     _run("predict", "--ckpt_path", checkpoint, "--data.predict_dir", str(data / "test" / "images"),
@@ -70,12 +71,6 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     sys.stdout.write(f"\ndone in {time.monotonic() - began:.0f} s\n")
     sys.stdout.writelines(f"  {what:<12} {where}\n" for what, where in places.items())
     sys.stdout.write(f"  {'watch it':<12} tensorboard --logdir {runs}\n")
-
-
-def _find(in_clone: str, installed: str | None = None) -> Path:
-    """Return a file that lies in the package where that was installed, and beside it where it runs from a clone."""
-    package = Path(__file__).parents[1]
-    return next(p for p in (package / (installed or in_clone), package.parent / in_clone) if p.exists())
 
 
 def _run(verb: str, *args: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -178,7 +179,7 @@ def _read_log(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _log(path: Path, result: CaseResult, source: str) -> None:
-    rows: list[tuple[str | int, ...]] = [(*result.case, source, result.slices, result.empty)]
+    rows: list[tuple[str | int, ...]] = [(*astuple(result.case), source, result.slices, result.empty)]
     if not path.exists():
         rows.insert(0, _COLUMNS)
     with path.open("a", encoding="utf-8", newline="") as file:

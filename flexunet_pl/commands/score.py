@@ -3,9 +3,9 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.experiment_file import read_model_section
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.cases import case_name
-from flexunet_pl.io.images import read_mask
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import MASK_SUFFIXES, list_files
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
 from flexunet_pl.io.volumes import VOLUME_SUFFIXES, Volume, check_same_grid, read_volume
@@ -31,7 +31,8 @@ from flexunet_pl.rgb_map import RgbMap
 _FEW = 100  # cases, below which starting processes takes longer than measuring
 
 
-class _Case(NamedTuple):
+@dataclass(frozen=True)
+class _Case:
     name: str
     group: str
     predicted: Path
@@ -110,7 +111,7 @@ def score_masks(
         if out is not None:
             write_comparison(out / "comparison.csv", comparison)
         if json:
-            printed.append({"comparison": [difference._asdict() for difference in comparison]})
+            printed.append({"comparison": [asdict(difference) for difference in comparison]})
         else:
             print_comparison(comparison, str(pred[0]), str(pred[1]))
     if json:
@@ -206,7 +207,7 @@ def _measure_files(case: _Case, rgb_map: RgbMap, surfaces: Surfaces | None) -> t
         paths = (case.predicted, case.truth)
         predicted, truth = (_as_index(p, v, rgb_map) for p, v in zip(paths, volumes, strict=True))
         if surfaces is not None:
-            surfaces = surfaces._replace(spacing=volumes[1].spacing_mm[::-1])
+            surfaces = replace(surfaces, spacing=volumes[1].spacing_mm[::-1])
     else:
         predicted, truth = read_mask(case.predicted, rgb_map), read_mask(case.truth, rgb_map)
     if predicted.shape != truth.shape:

@@ -12,7 +12,7 @@ from rich.progress import track
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import sha256_of, written_in_place
-from flexunet_pl.io.images import read_mask
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import Pair, survey_pairs
 from flexunet_pl.io.patient_ids import copy_source, group_of, parse_group_regex
 from flexunet_pl.prepare.assign import assign_folds, assign_splits

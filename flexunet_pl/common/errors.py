@@ -5,19 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flexunet_runtime.errors import DataError, ModelFileError, UserError
+
+__all__ = ["DISK_FULL", "DataError", "ModelFileError", "RunFailedError", "RunInterrupted", "UserError", "explained"]
+
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError
-
-
-class UserError(ValueError):
-    """Something the user can mend: usage, configuration, output path. Exit status 2."""
-
-
-class DataError(UserError):
-    """An image, a mask or a folder of them cannot be used. The message begins with its path."""
-
-
-class ModelFileError(UserError):
-    """A checkpoint is damaged, foreign or unsafe. The message begins with its path."""
 
 
 class RunFailedError(RuntimeError):

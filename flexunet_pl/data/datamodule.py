@@ -23,8 +23,8 @@ from flexunet_pl.io.cases import Case, SliceRules, count_slices, list_cases
 from flexunet_pl.io.checksums import find_changes
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.pairs import Pair, check_pair, list_pairs
-from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 
 
 class SegmentationDataModule(LightningDataModule):

@@ -15,7 +15,8 @@ from flexunet_pl.data.batch import Batch
 from flexunet_pl.data.cache import Cache
 from flexunet_pl.data.sampler import SampleKey
 from flexunet_pl.data.transforms import Transform
-from flexunet_pl.io.images import ImageReader, read_mask, resize_image, resize_mask
+from flexunet_pl.io.images import ImageReader, resize_image
+from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
 

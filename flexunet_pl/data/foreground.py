@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from flexunet_pl.common.processes import map_processes
-from flexunet_pl.io.images import read_mask
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.rgb_map import RgbMap
 
 _FEW = 500  # masks, below which starting processes takes longer than reading

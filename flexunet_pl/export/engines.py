@@ -4,10 +4,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from flexunet_pl.common.errors import RunFailedError
 Image = NDArray[np.uint8]
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True)
+class Measured:
     """What an engine made of images, and what it took.
 
     Attributes:

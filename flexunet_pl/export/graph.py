@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flexunet_pl.models.build import size_factor
+from flexunet_pl.models.inference import class_logits
 from flexunet_pl.rgb_map import RgbMap
 
 Fit = Literal["resize", "pad"]
@@ -76,9 +77,7 @@ class DeployedModel(nn.Module):
                 (side + self.multiple - 1) // self.multiple * self.multiple - side for side in (width, height)
             )
             pixels = nn.functional.pad(pixels, (0, right, 0, below))
-        logits: Tensor = self.network(pixels.half() if self.half_precision else pixels).float()
-        if logits.shape[1] == 1 and self.classes == 2:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        logits = class_logits(self.network(pixels.half() if self.half_precision else pixels).float(), self.classes)
         if self.multiple is None:
             logits = nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
         else:

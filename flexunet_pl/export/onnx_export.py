@@ -2,8 +2,9 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from flexunet_pl.export.parity import Row, check_parity, print_parity, prove_par
 from flexunet_pl.export.precision import Trial, write_int8
 from flexunet_pl.io.images import read_image, resize_image
 from flexunet_pl.io.pairs import list_files
-from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.phantom import draw_slice
+from flexunet_runtime.window import Window
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -27,7 +28,8 @@ _PHANTOMS = 4
 _HALF_LIMIT = 1e-3  # share of pixels whose class may differ in float16
 
 
-class OnnxOptions(NamedTuple):
+@dataclass(frozen=True)
+class OnnxOptions:
     """How a model is exported.
 
     Attributes:
@@ -92,7 +94,7 @@ def export_onnx(checkpoint: Path, output: Path, options: OnnxOptions) -> dict[st
             "precision": options.precision,
             "images": len(images),
             "bytes": made.stat().st_size,
-            "trials": [trial._asdict() for trial in trials],
+            "trials": [asdict(trial) for trial in trials],
             **source.metadata,
         }
         write_parity(rows, output.with_suffix(".parity.json"), facts)

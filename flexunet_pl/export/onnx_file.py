@@ -5,9 +5,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +26,8 @@ _MAX_BYTES = 2**31 - (1 << 24)  # a protobuf ends at 2 GiB
 _MAX_BATCH, _MAX_SIDE = 256, 16384
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True)
+class Source:
     """What a checkpoint knows that the graph needs.
 
     Attributes:

@@ -3,8 +3,9 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from flexunet_pl.metrics.per_case import measure_case
 TOLERANCE = 1e-4  # of probabilities, and as the share of pixels whose class differs
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """An engine against torch.
 
     Attributes:
@@ -137,7 +139,7 @@ def write_parity(rows: Sequence[Row], path: Path, facts: dict[str, Any]) -> None
         path: The file.
         facts: What else belongs to them.
     """
-    plain = [{key: _plain(value) for key, value in row._asdict().items()} for row in rows]
+    plain = [{key: _plain(value) for key, value in asdict(row).items()} for row in rows]
     with written_in_place(path) as temporary:
         temporary.write_text(json.dumps({**facts, "engines": plain}, indent=1) + "\n", encoding="utf-8")
 
@@ -156,8 +158,8 @@ def mean_dice(masks: Sequence[Image], others: Sequence[Image], class_names: Sequ
     found: dict[str, list[float]] = {name: [] for name in class_names[1:]}
     for one, other in zip(masks, others, strict=True):
         for score in measure_case("", "", one, other, class_names, None):
-            if not np.isnan(score.dice):
-                found[score.label].append(score.dice)
+            if not np.isnan(score.values["dice"]):
+                found[score.label].append(score.values["dice"])
     return {name: float(np.mean(values)) if values else float("nan") for name, values in found.items()}
 
 

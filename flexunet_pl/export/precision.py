@@ -4,8 +4,9 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ _BETWEEN = ("Relu", "MaxPool", "Concat")  # which go on with the numbers that th
 # the resize stays in float32, where it is exact
 
 
-class Trial(NamedTuple):
+@dataclass(frozen=True)
+class Trial:
     """An int8 model that was tried.
 
     Attributes:

@@ -3,9 +3,9 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,13 @@ from flexunet_pl.io.arrays import ARRAY_SUFFIXES, read_array, read_array_shape
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.pairs import IMAGE_SUFFIXES
 from flexunet_pl.io.volumes import VOLUME_SUFFIXES, Volume, is_dicom, read_volume, read_volume_shape
-from flexunet_pl.io.window import Window
+from flexunet_runtime.window import Window
 
 _SAMPLED = 1 << 16  # bytes
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """An image, or a volume: what is predicted and written as one.
 
     Attributes:
@@ -194,7 +195,7 @@ class SliceReader:
     """
 
     def __init__(self, reader: ImageReader, rules: SliceRules) -> None:
-        self.reader = reader if rules.window is None else reader._replace(window=Window.parse(rules.window))
+        self.reader = reader if rules.window is None else replace(reader, window=Window.parse(rules.window))
         self.rules = rules
         self._kept: tuple[Path, NDArray[Any] | DataError] | None = None
 

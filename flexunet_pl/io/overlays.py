@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+import flexunet_runtime.masks
 from flexunet_pl.rgb_map import RgbMap
 
 
@@ -21,12 +22,7 @@ def draw_overlay(
     Returns:
         Shape ``(H, W, 3)``, uint8, channels in R, G, B order.
     """
-    picture = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float32)
-    colors = rgb_map.palette.astype(np.float32)[index]
-    weight = np.where(index > 0, np.float32(opacity), np.float32(0))
-    weight[_borders(index) & (index > 0)] = 1
-    picture += (colors - picture) * weight[..., None]
-    return np.rint(picture).astype(np.uint8)
+    return flexunet_runtime.masks.draw_overlay(image, index, rgb_map.colors, opacity)
 
 
 def add_legend(picture: NDArray[np.uint8], rgb_map: RgbMap) -> NDArray[np.uint8]:
@@ -75,11 +71,3 @@ def fit_size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
     """
     scale = side / max(shape[:2])
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-
-
-def _borders(index: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return the pixels whose neighbour above, below, left or right is of another class."""
-    padded = np.pad(index, 1, mode="edge")
-    inner = padded[1:-1, 1:-1]
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return np.asarray(np.logical_or.reduce([inner != other for other in neighbours]))

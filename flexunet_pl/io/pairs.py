@@ -4,13 +4,15 @@ Stems that other file systems take for one, which tell neither case nor the two 
 """
 
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.images import read_size
+from flexunet_runtime.images import SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES = SUFFIXES
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npz"}
 
 
@@ -45,7 +47,8 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[
     return files
 
 
-class Survey(NamedTuple):
+@dataclass(frozen=True)
+class Survey:
     """What pairs, and all that does not.
 
     Attributes:

@@ -9,9 +9,9 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,8 @@ _NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 102
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}
 
 
-class _Stored(NamedTuple):
+@dataclass(frozen=True)
+class _Stored:
     """Where the voxels of a file are.
 
     Attributes:

@@ -4,8 +4,9 @@ import math
 import struct
 import zlib
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ _ORIENTATION = "LPS"  # columns run to the patient's left, rows to the back, sli
 _GRID_TOLERANCE = 1e-3  # in mm and, for directions, in cosines
 
 
-class Volume(NamedTuple):
+@dataclass(frozen=True)
+class Volume:
     """A volume as it is looked at: axial slices from the feet up, the patient's right at the left of the picture.
 
     Attributes:

@@ -2,8 +2,8 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -17,7 +17,8 @@ from flexunet_pl.metrics.per_case import ClassScore
 COMPARED = ("dice", "iou", "hd95", "nsd")
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True)
+class Difference:
     """How much a second prediction differs from a first one, over the cases that show a class.
 
     Attributes:
@@ -61,9 +62,9 @@ def compare_cases(first: Sequence[ClassScore], second: Sequence[ClassScore], see
     for label in dict.fromkeys(one.label for one in first):
         for name in COMPARED:
             both = [
-                (getattr(two, name) - getattr(one, name), one.group)
+                (two.values[name] - one.values[name], one.group)
                 for one, two in pairs
-                if one.label == label and not np.isnan(getattr(two, name) - getattr(one, name))
+                if one.label == label and not np.isnan(two.values[name] - one.values[name])
             ]
             if both:
                 values, groups = zip(*both, strict=True)
@@ -81,8 +82,8 @@ def write_comparison(path: Path, differences: Sequence[Difference]) -> None:
     """
     with written_in_place(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(Difference._fields)
-        writer.writerows(differences)
+        writer.writerow(field.name for field in fields(Difference))
+        writer.writerows(astuple(difference) for difference in differences)
 
 
 def print_comparison(differences: Sequence[Difference], first: str, second: str) -> None:

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+from flexunet_pl.metrics.counts import SCORES, score_counts
 
 
 def dice_coef_multiclass(logits: Tensor, mask: Tensor) -> Tensor:
@@ -47,30 +50,33 @@ def case_counts(predicted: Tensor, mask: Tensor, num_classes: int) -> Tensor:
 def summarise_counts(counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
     """Derive the scores of a set of cases from their counts.
 
-    Dice and IoU are means over the cases in which the class is present in the mask, where a miss counts 0. A score
-    without any such case is not in the result.
+    The `SCORES` are means over the cases in which the class is present in the mask, where a miss counts 0 (precision
+    over those of them in which some was predicted). A score without any such case is not in the result.
 
     Args:
-        counts: TP, FP, FN per case and class, shape ``(N, K, 3)``, int64.
+        counts: TP, FP, FN per case and class, shape ``(N, K, 3)``, int64, on the CPU.
         class_names: Name of each class, the background first.
 
     Returns:
-        ``dice/<class>``, ``iou/<class>``, ``dice_pooled/<class>`` (over all pixels of all cases), ``miss_rate/<class>``
-        (share of the cases with the class in which none of it was found), ``false_alarm_rate/<class>`` (share of the
-        cases without it in which some was) and ``dice``, the mean of ``dice/<class>``; all but the background, 0..1.
+        ``dice/<class>``, ``iou/<class>`` and so on, ``dice_pooled/<class>`` (over all pixels of all cases),
+        ``miss_rate/<class>`` (share of the cases with the class in which none of it was found),
+        ``false_alarm_rate/<class>`` (share of the cases without it in which some was) and ``dice``, the mean of
+        ``dice/<class>``; all but the background, 0..1.
     """
     scores: dict[str, float] = {}
     for k, name in enumerate(class_names[1:], start=1):
-        tp, fp, fn = counts[:, k].double().unbind(dim=-1)
+        tp, fp, fn = counts[:, k].numpy().T
         present, found = tp + fn > 0, tp + fp > 0
+        for key in SCORES:
+            values = score_counts(key, tp[present], fp[present], fn[present])
+            if np.isfinite(values).any():
+                scores[f"{key}/{name}"] = float(np.nanmean(values))
         if present.any():
-            scores[f"dice/{name}"] = (2 * tp / (2 * tp + fp + fn))[present].mean().item()
-            scores[f"iou/{name}"] = (tp / (tp + fp + fn))[present].mean().item()
-            scores[f"miss_rate/{name}"] = (tp[present] == 0).double().mean().item()
+            scores[f"miss_rate/{name}"] = float((tp[present] == 0).mean())
         if not present.all():
-            scores[f"false_alarm_rate/{name}"] = found[~present].double().mean().item()
+            scores[f"false_alarm_rate/{name}"] = float(found[~present].mean())
         if present.any() or found.any():
-            scores[f"dice_pooled/{name}"] = (2 * tp.sum() / (2 * tp.sum() + fp.sum() + fn.sum())).item()
+            scores[f"dice_pooled/{name}"] = float(score_counts("dice", tp.sum(), fp.sum(), fn.sum()))
     of_classes = [value for key, value in scores.items() if key.startswith("dice/")]
     if of_classes:
         scores["dice"] = sum(of_classes) / len(of_classes)
@@ -86,7 +92,7 @@ def score_names(class_names: Sequence[str]) -> list[str]:
     Returns:
         The keys of `SegmentationScores.compute`, those without a case included.
     """
-    per_class = ("dice", "iou", "dice_pooled", "miss_rate", "false_alarm_rate")
+    per_class = (*SCORES, "dice_pooled", "miss_rate", "false_alarm_rate")
     return ["loss", "dice", "dice_coef_multiclass", *(f"{key}/{name}" for name in class_names[1:] for key in per_class)]
 
 

@@ -1,38 +1,38 @@
 """Measure one case: what was found of each class, what was missed, and what was invented."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.metrics.counts import SCORES, score_counts, state_of
 
 Index = NDArray[np.uint8]
 
 _NAN = float("nan")
+_DISTANCES = ("hd95", "nsd")
+MEASURED = (*SCORES, *_DISTANCES)
 
 
-class ClassScore(NamedTuple):
+@dataclass(frozen=True)
+class ClassScore:
     """What a prediction makes of one class in one case; values that are not defined are NaN.
 
     Attributes:
         case: Name of the case.
         group: What the case belongs to, such as its patient.
         label: Name of the class.
-        state: ``present``: it is there and some of it was found; ``missed``: it is there and nothing of it was found;
-            ``false alarm``: it is not there, and yet predicted; ``absent``: neither.
+        state: See `state_of`.
         tp: True positive pixels.
         fp: False positive pixels.
         fn: False negative pixels.
-        dice: 2 TP / (2 TP + FP + FN), where the class is there or predicted.
-        iou: TP / (TP + FP + FN), likewise.
-        precision: TP / (TP + FP), where it is predicted.
-        recall: TP / (TP + FN), where it is there.
-        hd95: 95th percentile of the distances between the two borders, the larger of the two directions; the diagonal
-            of the image where the class is there and nothing is predicted.
-        nsd: Normalised surface distance: share of both borders that lies within the tolerance of the other one; 0
-            where the class is there and nothing is predicted.
+        values: By name, those of `MEASURED`: the ratios of `SCORES`, where their whole is not 0; ``hd95``, the 95th
+            percentile of the distances between the two borders, the larger of the two directions, or the diagonal of
+            the image where the class is there and nothing is predicted; ``nsd``, the normalised surface distance: the
+            share of both borders that lies within the tolerance of the other one, 0 where nothing is predicted.
         lesions: Connected parts of the class, corners touching.
         lesions_found: Those of them of which at least one pixel was predicted.
         false_lesions: Connected parts of the prediction that touch no pixel of the class.
@@ -45,18 +45,14 @@ class ClassScore(NamedTuple):
     tp: int
     fp: int
     fn: int
-    dice: float
-    iou: float
-    precision: float
-    recall: float
-    hd95: float
-    nsd: float
+    values: dict[str, float]
     lesions: int
     lesions_found: int
     false_lesions: int
 
 
-class Surfaces(NamedTuple):
+@dataclass(frozen=True)
+class Surfaces:
     """How borders are compared.
 
     Attributes:
@@ -112,7 +108,6 @@ def _measure_class(
     of_truth, of_prediction = (int(np.count_nonzero(m)) for m in (truth, predicted))
     tp = int(np.count_nonzero(truth & predicted))
     fp, fn = of_prediction - tp, of_truth - tp
-    state = ("present" if tp else "missed") if of_truth else "false alarm" if of_prediction else "absent"
     box = _bounding_box(truth | predicted) if tp + fp + fn else None
     distances: tuple[float, float] = (_NAN, _NAN)
     lesions = (0, 0, 0)
@@ -120,25 +115,9 @@ def _measure_class(
         lesions = _count_lesions(predicted[box], truth[box])
         if surfaces is not None and of_truth:
             distances = _compare_borders(predicted[box], truth[box], surfaces, truth.shape)
-    return ClassScore(
-        case,
-        group,
-        label,
-        state,
-        tp,
-        fp,
-        fn,
-        _ratio(2 * tp, 2 * tp + fp + fn),
-        _ratio(tp, tp + fp + fn),
-        _ratio(tp, tp + fp),
-        _ratio(tp, tp + fn),
-        *distances,
-        *lesions,
-    )
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else _NAN
+    values = {name: float(score_counts(name, tp, fp, fn)) for name in SCORES}
+    values |= dict(zip(_DISTANCES, distances, strict=True))
+    return ClassScore(case, group, label, state_of(tp, fp, fn), tp, fp, fn, values, *lesions)
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:

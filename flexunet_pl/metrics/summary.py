@@ -1,17 +1,17 @@
 """Sum up the scores of many cases, class by class."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
+from flexunet_pl.metrics.counts import score_counts
 from flexunet_pl.metrics.intervals import bootstrap_mean
-from flexunet_pl.metrics.per_case import ClassScore
-
-MEANS = ("dice", "iou", "precision", "recall", "hd95", "nsd")  # over the cases that show the class
+from flexunet_pl.metrics.per_case import MEASURED, ClassScore
 
 
-class Mean(NamedTuple):
+@dataclass(frozen=True)
+class Mean:
     """Mean and median over the cases that show a class, in which the value is defined.
 
     Attributes:
@@ -29,7 +29,8 @@ class Mean(NamedTuple):
     cases: int
 
 
-class ClassSummary(NamedTuple):
+@dataclass(frozen=True)
+class ClassSummary:
     """The scores of a class over all cases; values that are not defined are NaN.
 
     Attributes:
@@ -37,7 +38,7 @@ class ClassSummary(NamedTuple):
         present: Cases that show it.
         absent: Cases that do not.
         groups: Groups among those that show it.
-        means: By name, of `MEANS`.
+        means: By name, of `MEASURED`, over the cases that show it.
         miss_rate: Share of the cases that show it in which nothing of it was found.
         false_alarm_rate: Share of the other cases in which some of it was predicted.
         dice_pooled: Dice over the pixels of all cases together.
@@ -77,30 +78,30 @@ def summarise_cases(scores: Sequence[ClassScore], seed: int = 137) -> list[Class
 def _summarise_class(label: str, scores: list[ClassScore], seed: int) -> ClassSummary:
     shown = [score for score in scores if score.tp + score.fn]
     others = [score for score in scores if not score.tp + score.fn]
-    tp, wrong = sum(s.tp for s in scores), sum(s.fp + s.fn for s in scores)
+    tp, fp, fn = (sum(getattr(score, name) for score in scores) for name in ("tp", "fp", "fn"))
     return ClassSummary(
         label=label,
         present=len(shown),
         absent=len(others),
         groups=len({score.group for score in shown}),
-        means={name: mean_of(shown, name, seed) for name in MEANS},
+        means={name: mean_of(shown, name, seed) for name in MEASURED},
         miss_rate=_share(shown, lambda s: s.state == "missed"),
         false_alarm_rate=_share(others, lambda s: s.state == "false alarm"),
-        dice_pooled=2 * tp / (2 * tp + wrong) if tp + wrong else float("nan"),
+        dice_pooled=float(score_counts("dice", tp, fp, fn)),
         lesion_recall=_divided(sum(s.lesions_found for s in scores), sum(s.lesions for s in scores)),
         false_lesions=_divided(sum(s.false_lesions for s in scores), len(scores)),
     )
 
 
 def mean_of(scores: Sequence[ClassScore], name: str, seed: int = 137) -> Mean:
-    """Return mean, interval and median of one of `MEANS` over the scores in which it is defined.
+    """Return mean, interval and median of one of `MEASURED` over the scores in which it is defined.
 
     Args:
         scores: Those of one class.
-        name: One of `MEANS`.
+        name: One of `MEASURED`.
         seed: Seed of the interval.
     """
-    used = [(float(getattr(s, name)), s.group) for s in scores if not np.isnan(getattr(s, name))]
+    used = [(s.values[name], s.group) for s in scores if not np.isnan(s.values[name])]
     if not used:
         nan = float("nan")
         return Mean(nan, nan, nan, nan, 0)

@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from rich.table import Table
 from flexunet_pl.common.console import harmless
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.metrics.intervals import FEW_GROUPS
-from flexunet_pl.metrics.per_case import ClassScore, Surfaces
-from flexunet_pl.metrics.summary import MEANS, ClassSummary
+from flexunet_pl.metrics.per_case import MEASURED, ClassScore, Surfaces
+from flexunet_pl.metrics.score_table import NOTE, NOTE_ON_DISTANCES, score_rows
+from flexunet_pl.metrics.summary import ClassSummary
 
+_PARTS = ("mean", "low", "high", "median")
 _RATES = ("miss_rate", "false_alarm_rate", "dice_pooled", "lesion_recall", "false_lesions")
 
 
@@ -26,7 +29,11 @@ def write_per_case(path: Path, scores: Sequence[ClassScore]) -> None:
         path: The file.
         scores: The scores.
     """
-    _write_csv(path, ClassScore._fields, scores)
+    head, tail = ("case", "group", "label", "state", "tp", "fp", "fn"), ("lesions", "lesions_found", "false_lesions")
+    rows = (
+        [getattr(s, n) for n in head] + [s.values[n] for n in MEASURED] + [getattr(s, n) for n in tail] for s in scores
+    )
+    _write_csv(path, (*head, *MEASURED, *tail), rows)
 
 
 def write_summary(folder: Path, summaries: Sequence[ClassSummary], facts: dict[str, Any]) -> None:
@@ -38,10 +45,10 @@ def write_summary(folder: Path, summaries: Sequence[ClassSummary], facts: dict[s
         facts: What else belongs to the result, such as the unit of the distances; in summary.json alone.
     """
     header = ["class", "present", "absent", "groups"]
-    header += [f"{name}_{part}" for name in MEANS for part in ("mean", "low", "high", "median")]
+    header += [f"{name}_{part}" for name in MEASURED for part in _PARTS]
     rows = []
     for summary in summaries:
-        means = [value for name in MEANS for value in summary.means[name][:4]]
+        means = [getattr(summary.means[name], part) for name in MEASURED for part in _PARTS]
         counts = [summary.label, summary.present, summary.absent, summary.groups]
         rows.append([*counts, *means, *(getattr(summary, rate) for rate in _RATES)])
     _write_csv(folder / "summary.csv", [*header, *_RATES], rows)
@@ -51,8 +58,7 @@ def write_summary(folder: Path, summaries: Sequence[ClassSummary], facts: dict[s
 
 def to_plain(summaries: Sequence[ClassSummary], facts: dict[str, Any]) -> dict[str, Any]:
     """Return facts and summaries as plain data, the latter by class under ``classes``."""
-    classes = {s.label: {**s._asdict(), "means": {k: m._asdict() for k, m in s.means.items()}} for s in summaries}
-    return {**facts, "classes": classes}
+    return {**facts, "classes": {summary.label: asdict(summary) for summary in summaries}}
 
 
 def to_json(content: Any) -> str:
@@ -70,41 +76,35 @@ def print_summary(summaries: Sequence[ClassSummary], title: str, surfaces: Surfa
         unit: Unit of the distances.
     """
     console = Console()
-    table = Table("", title=title, title_justify="left")
-    for summary in summaries:
-        table.add_column(harmless(summary.label), justify="right")
-    rows: dict[str, Callable[[ClassSummary], str]] = {
-        "cases that show it": lambda s: f"{s.present} of {s.present + s.absent}",
-        "Dice, mean": lambda s: _text(s.means["dice"].mean),
-        "  95 % interval": lambda s: f"{_text(s.means['dice'].low)} .. {_text(s.means['dice'].high)}",
-        "Dice, median": lambda s: _text(s.means["dice"].median),
-        "Dice, pooled": lambda s: _text(s.dice_pooled),
-        "IoU": lambda s: _text(s.means["iou"].mean),
-        "precision": lambda s: _text(s.means["precision"].mean),
-        "recall": lambda s: _text(s.means["recall"].mean),
-        "missed": lambda s: _percent(s.miss_rate),
-        "false alarms": lambda s: _percent(s.false_alarm_rate),
-        "lesions found": lambda s: _percent(s.lesion_recall),
-        "false lesions a case": lambda s: _text(s.false_lesions, 2),
-    }
-    if surfaces is not None:
-        rows[f"HD95 ({unit})"] = lambda s: _text(s.means["hd95"].mean, 1)
-        rows[f"borders within {surfaces.tolerance:g} {unit}"] = lambda s: _text(s.means["nsd"].mean)
-    for name, cell in rows.items():
-        table.add_row(name, *(cell(summary) for summary in summaries))
-    console.print(table)
-    console.print(
-        "Means over the cases that show the class; a miss counts 0"
-        + ("" if surfaces is None else ", and its HD95 is the diagonal of the image where nothing was predicted")
-        + ". Pooled: over the pixels of all cases.",
-        highlight=False,
-    )
+    tolerance = surfaces.tolerance if surfaces is not None else None
+    classes = to_plain(summaries, {})["classes"]
+    console.print(make_table(title, classes, score_rows(classes.values(), unit, tolerance)))
+    console.print(NOTE if surfaces is None else f"{NOTE} {NOTE_ON_DISTANCES}", highlight=False)
     fewest = min((s.groups for s in summaries if s.present), default=FEW_GROUPS)
     if fewest < FEW_GROUPS:
         console.print(
             f"The intervals are drawn over as few as {fewest} groups, so they are too narrow; read them with care.",
             highlight=False,
         )
+
+
+def make_table(title: str, columns: Iterable[str], rows: Mapping[str, Sequence[str]]) -> Table:
+    """Make a table for the console.
+
+    Args:
+        title: Its title.
+        columns: Names of the columns behind that of the rows' names.
+        rows: The cells of each row, by its name.
+
+    Returns:
+        A table for rich.
+    """
+    table = Table("", title=title, title_justify="left")
+    for column in columns:
+        table.add_column(harmless(column), justify="right")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -124,11 +124,3 @@ def _defined(value: Any, empty: Any = None) -> Any:
     if isinstance(value, list):
         return [_defined(v, empty) for v in value]
     return empty if isinstance(value, float) and math.isnan(value) else value
-
-
-def _text(value: float, digits: int = 4) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _percent(share: float) -> str:
-    return "n/a" if math.isnan(share) else f"{share:.1%}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from flexunet_pl.common.errors import UserError
+from flexunet_runtime.tiles import Tiling
 
 _NO_FLIP: tuple[int, ...] = ()
 _FLIPS: tuple[tuple[int, ...], ...] = (_NO_FLIP, (-1,), (-2,), (-2, -1))
@@ -70,7 +71,6 @@ class Inference:
         image: Tensor,
         tile: tuple[int, int],
         sizes: Sequence[tuple[int, int]],
-        tiles_at_once: int = 1,
     ) -> list[Answer]:
         """Apply a network to images.
 
@@ -79,7 +79,6 @@ class Inference:
             image: Shape ``(N, C, H, W)``, uint8: at the network's size, or larger, to be cut into tiles.
             tile: Height and width of the network's images.
             sizes: Height and width wanted for each answer.
-            tiles_at_once: Tiles in a batch.
 
         Returns:
             One answer per image.
@@ -91,7 +90,7 @@ class Inference:
         def logits_of(pixels: Tensor) -> Tensor:
             if pixels.shape[-2:] == tile:
                 return torch.as_tensor(network(pixels)).float()
-            return self._blend(network, pixels, tile, tiles_at_once)
+            return self._blend(network, pixels, tile)
 
         flips = _FLIPS if self.tta == "flips" else (_NO_FLIP,)
         passes = list(product(flips, range(max(1, self.mc_dropout))))
@@ -112,19 +111,36 @@ class Inference:
             answers.append(Answer(mean.argmax(dim=0).byte(), mean, _entropy(mean) if self.mc_dropout else None))
         return answers
 
-    def _blend(self, network: nn.Module, image: Tensor, tile: tuple[int, int], tiles_at_once: int) -> Tensor:
-        from monai.inferers.utils import sliding_window_inference
-
-        blended = sliding_window_inference(
-            inputs=image.float(),  # monai computes its weights in the type of the image
-            roi_size=tile,
-            sw_batch_size=tiles_at_once,
-            predictor=lambda pixels: network(pixels).float(),
-            overlap=self.overlap,
-            mode="gaussian",
-            padding_mode="replicate",
+    def _blend(self, network: nn.Module, image: Tensor, tile: tuple[int, int]) -> Tensor:
+        plan = Tiling((image.shape[-2], image.shape[-1]), tile, self.overlap)
+        rows, columns = (
+            torch.arange(-before, side + after, device=image.device).clamp(0, side - 1)
+            for side, (before, after) in zip(plan.size, plan.margins, strict=True)
         )
-        return torch.as_tensor(blended)
+        weights = torch.from_numpy(plan.weights).to(image.device)
+        total, weight = torch.zeros(0), torch.zeros(plan.grown, device=image.device)
+        for down, across in plan.tiles():
+            logits = torch.as_tensor(network(image[..., rows[down], :][..., columns[across]])).float()
+            if not len(total):
+                total = torch.zeros((*logits.shape[:2], *plan.grown), device=image.device)
+            total[..., down, across] += logits * weights
+            weight[down, across] += weights
+        return (total / weight)[..., *plan.inner]
+
+
+def class_logits(logits: Tensor, num_classes: int) -> Tensor:
+    """Give a network with one logit for two classes a second one.
+
+    Args:
+        logits: Shape ``(N, K, H, W)``.
+        num_classes: Number of classes.
+
+    Returns:
+        The logits as they are; of one logit z for two classes ``(0, z)``, whose softmax is the sigmoid of z.
+    """
+    if (logits.shape[1], num_classes) != (1, 2):
+        return logits
+    return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 
 def _flipped(image: Tensor, dims: tuple[int, ...]) -> Tensor:

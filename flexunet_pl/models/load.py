@@ -11,10 +11,10 @@ from torch import nn
 from flexunet_pl.checkpoint import VERSION_KEY, read_checkpoint
 from flexunet_pl.common.class_paths import POSITIONS, find_stranger, is_plain
 from flexunet_pl.common.errors import ModelFileError, UserError
-from flexunet_pl.io.window import Window
 from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.weight_mismatch import explain_misfit
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 
 # what a checkpoint's settings are used for; the rest belongs to the training
 PREDICTION_SETTINGS = ("network", "rgb_map", "image_size", "in_channels", "image_window")

@@ -1,8 +1,9 @@
 """The files of a prediction: masks, label volumes, overlays, probabilities, uncertainty, films."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.arrays import write_array
 from flexunet_pl.io.cases import Case, SliceReader, join_slices, read_case
-from flexunet_pl.io.images import write_image, write_mask
+from flexunet_pl.io.images import write_image
+from flexunet_pl.io.masks import write_mask
 from flexunet_pl.io.overlays import add_legend, draw_overlay
 from flexunet_pl.io.volumes import Volume, write_volume
 from flexunet_pl.models.inference import Answer
@@ -23,7 +25,8 @@ SUBFOLDERS = ("overlays", "probabilities", "uncertainty")
 _OF_VOLUME = ("slices", "masks", "overlays", "probabilities")  # folders in that of a volume
 
 
-class Wanted(NamedTuple):
+@dataclass(frozen=True)
+class Wanted:
     """What is written beside the masks.
 
     Attributes:

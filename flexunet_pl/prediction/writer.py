@@ -78,7 +78,7 @@ class PredictionWriter(BasePredictionWriter):
         if twin is not None:
             raise UserError(f"{twin.path}: its folder has the name of one of our own; rename it, or predict it alone")
         settings = {
-            "prediction": self.wanted._asdict(),
+            "prediction": asdict(self.wanted),
             "inference": vars(task.inference),
             "volume": asdict(data.volume),
         }

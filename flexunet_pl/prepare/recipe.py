@@ -5,19 +5,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.yaml import read_yaml_text
-from flexunet_pl.io.window import Window
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 
 _FIELDS = {"patient": "(?P<patient>[^/]+?)", "name": "(?P<name>[^/]+?)", "slice": "(?P<slice>[0-9]+)"}
 _NOTES = {"title", "source", "license", "original_split"}  # for the reader
 _KEYS = _NOTES | {"images", "masks", "labels", "rgb_map", "window", "percentiles", "keep_together", "drop_empty"}
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """An image with its mask, as pictures or as volumes.
 
     Attributes:

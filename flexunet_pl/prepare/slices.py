@@ -1,23 +1,25 @@
 """Write the slices of one case: pictures as they are, volumes cut into axial pictures of 8 bits."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.io.images import read_image, read_mask, write_image, write_mask
+from flexunet_pl.io.images import read_image, write_image
+from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.io.volumes import Volume, check_same_grid, read_volume
-from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.raw_files import RawFiles
 from flexunet_pl.prepare.recipe import Case, Recipe
+from flexunet_runtime.window import Window
 
 
-class CaseResult(NamedTuple):
+@dataclass(frozen=True)
+class CaseResult:
     """What became of a case.
 
     Attributes:

@@ -4,7 +4,8 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +17,8 @@ _INK = "#010203"  # stands for the colour of the text around a chart, which is d
 _COLORED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 
 
-class Text(NamedTuple):
+@dataclass(frozen=True)
+class Text:
     """A paragraph.
 
     Attributes:
@@ -30,7 +32,8 @@ class Text(NamedTuple):
     title: str = ""
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True)
+class Table:
     """A table.
 
     Attributes:
@@ -46,7 +49,8 @@ class Table(NamedTuple):
     shades: Sequence[Sequence[float]] = ()
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True)
+class Picture:
     """A picture.
 
     Attributes:
@@ -64,7 +68,8 @@ class Picture(NamedTuple):
     wide: bool = True
 
 
-class Section(NamedTuple):
+@dataclass(frozen=True)
+class Section:
     """A part of the report with a title of its own."""
 
     title: str

@@ -1,18 +1,19 @@
 """The section with the best, the median and the worst cases, as pictures."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.io.images import ImageReader, read_mask, resize_image, resize_mask
+from flexunet_pl.io.images import ImageReader, resize_image
+from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.overlays import draw_overlay, fit_size
-from flexunet_pl.io.window import Window
 from flexunet_pl.report.blocks import Picture, Section, Table, Text, picture
 from flexunet_pl.report.run_folder import Run, TestRun
+from flexunet_runtime.window import Window
 
 _SIDE = 256  # px, longer side of a panel
 _HEADER = 20  # px
@@ -21,7 +22,8 @@ _WRONG = {"missed": (64, 128, 255), "invented": (255, 64, 64), "another class": 
 _WRONG_COLORS = "missed blue, invented red, another class yellow"
 
 
-class _Ranked(NamedTuple):
+@dataclass(frozen=True, order=True)
+class _Ranked:
     dice: float
     name: str
 

@@ -1,11 +1,12 @@
 """What the original publishes, to stand beside our scores."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from flexunet_pl.rgb_map import RgbMap
 
 
-class Original(NamedTuple):
+@dataclass(frozen=True)
+class Original:
     """The published figures of an experiment of TensorFlow-FlexUNet.
 
     Attributes:

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from flexunet_pl.metrics.intervals import FEW_GROUPS
+from flexunet_pl.metrics.score_table import NOTE, NOTE_ON_DISTANCES, score_rows
 from flexunet_pl.report.blocks import Picture, Section, Table, Text, chart
 from flexunet_pl.report.original import find_original
 from flexunet_pl.report.run_folder import Run, TestRun
 from flexunet_pl.rgb_map import RgbMap
-
-_FEW_GROUPS = 20
-_MEANS = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
 
 
 def score_section(run: Run, test: TestRun) -> Section:
@@ -24,34 +23,20 @@ def score_section(run: Run, test: TestRun) -> Section:
         test: Its test.
     """
     classes: Mapping[str, Any] = test.summary["classes"]
-    unit = str(test.summary.get("unit", "px"))
-    rows = {"cases that show it": [f"{c['present']} of {c['present'] + c['absent']}" for c in classes.values()]}
-    for key, name in _MEANS.items():
-        rows[f"{name}, mean [95 % interval]"] = [_with_interval(c["means"][key], 3) for c in classes.values()]
-    rows["Dice, median"] = [_text(c["means"]["dice"]["median"], 3) for c in classes.values()]
-    rows["Dice, pooled over all pixels"] = [_text(c["dice_pooled"], 3) for c in classes.values()]
-    rows["missed"] = [_percent(c["miss_rate"]) for c in classes.values()]
-    rows["false alarms"] = [_percent(c["false_alarm_rate"]) for c in classes.values()]
-    rows["lesions found"] = [_percent(c["lesion_recall"]) for c in classes.values()]
-    rows["false lesions per case"] = [_text(c["false_lesions"], 2) for c in classes.values()]
-    if test.summary.get("tolerance") is not None:
-        rows[f"HD95 in {unit}, mean [95 % interval]"] = [
-            _with_interval(c["means"]["hd95"], 1) for c in classes.values()
-        ]
-        within = f"border within {test.summary['tolerance']:g} {unit}, mean [95 % interval]"
-        rows[within] = [_with_interval(c["means"]["nsd"], 3) for c in classes.values()]
+    tolerance = test.summary.get("tolerance")
+    rows = score_rows(classes.values(), str(test.summary.get("unit", "px")), tolerance)
+    note = NOTE if tolerance is None else f"{NOTE} {NOTE_ON_DISTANCES}"
     blocks: list[Text | Table | Picture] = [
         Text(f"{test.summary['cases']} cases of {test.root}, by {test.checkpoint}."),
         Table(
             ["", *classes],
             [[name, *cells] for name, cells in rows.items()],
-            "Means are over the cases that show the class: a miss counts 0 (and the image's diagonal as HD95); the "
-            "background is no class. Intervals are drawn over patients, where scores.group_regex names them, or else "
-            "over pictures.",
+            f"{note} The background is no class. In brackets the 95 % interval, drawn over patients, where "
+            "scores.group_regex names them, or else over pictures.",
         ),
     ]
-    fewest = min((c["groups"] for c in classes.values() if c["present"]), default=_FEW_GROUPS)
-    if fewest < _FEW_GROUPS:
+    fewest = min((c["groups"] for c in classes.values() if c["present"]), default=FEW_GROUPS)
+    if fewest < FEW_GROUPS:
         few = f"Only {fewest} groups show the rarest class: the intervals are too narrow. Read them with care."
         blocks.append(Text(few, "warning"))
     calibration = test.summary.get("calibration_error")
@@ -138,17 +123,5 @@ def _histograms(figure: Figure, rgb_map: RgbMap, test: TestRun, column: str) -> 
     )
 
 
-def _with_interval(mean: Mapping[str, Any], digits: int) -> str:
-    if mean["mean"] is None:
-        return "n/a"
-    if mean["low"] is None:
-        return _text(mean["mean"], digits)
-    return f"{mean['mean']:.{digits}f} [{mean['low']:.{digits}f}, {mean['high']:.{digits}f}]"
-
-
 def _text(value: float | None, digits: int) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _percent(share: float | None) -> str:
-    return "n/a" if share is None else f"{share:.1%}"

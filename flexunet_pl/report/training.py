@@ -16,7 +16,8 @@ from rich.progress import track
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.film_strip import cut_strip
-from flexunet_pl.io.images import read_image, read_mask
+from flexunet_pl.io.images import read_image
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.report.blocks import Picture, Section, Table, Text, chart, picture
 from flexunet_pl.report.run_folder import Run
 from flexunet_pl.rgb_map import RgbMap

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from flexunet_pl.cli.main import main
-from flexunet_pl.io.images import read_image, read_mask
+from flexunet_pl.io.images import read_image
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 

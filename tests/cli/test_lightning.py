@@ -15,7 +15,8 @@ from PIL import Image
 
 from flexunet_pl.cli.main import VERBS, main
 from flexunet_pl.common.errors import RunInterrupted
-from flexunet_pl.io.images import read_image, read_mask, write_image
+from flexunet_pl.io.images import read_image, write_image
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 from flexunet_pl.task import SegmentationTask
 

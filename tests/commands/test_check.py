@@ -11,7 +11,8 @@ from PIL import Image
 
 from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.cli.main import main
-from flexunet_pl.io.images import read_image, read_mask, write_image
+from flexunet_pl.io.images import read_image, write_image
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import list_pairs
 from flexunet_pl.io.patient_ids import copy_source, group_of, parse_group_regex
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom

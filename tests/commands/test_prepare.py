@@ -13,11 +13,12 @@ from PIL import Image
 
 from flexunet_pl.cli.main import main
 from flexunet_pl.common.errors import DataError, UserError
-from flexunet_pl.io.images import read_image, read_mask
+from flexunet_pl.io.images import read_image
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import list_pairs
-from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice
-from flexunet_pl.prepare.recipe import _parse, list_recipes, read_recipe
+from flexunet_pl.prepare.recipe import Case, _parse, list_recipes, read_recipe
+from flexunet_runtime.window import Window
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["3d-liver-tumor", "chest-ct-subset", "covid-19", "lung-tumor", "nbm"]
@@ -225,7 +226,7 @@ def test_patients_with_underlines_in_their_names_are_told_apart():
     assert numbered.group_of("site0_000_007") == "site0_000"
     names = ["img/a_1/a_1_07.png", "img/a_1/b_07.png", "msk/a_1.png"]
     twice = _parse(Path("r.yaml"), "r", "", content | {"images": "img/{patient}/{patient}_07.png"})
-    assert twice.find_cases(names)[0] == [("a_1", "img/a_1/a_1_07.png", "msk/a_1.png")]
+    assert twice.find_cases(names)[0] == [Case("a_1", "img/a_1/a_1_07.png", "msk/a_1.png")]
 
 
 def test_seeds_places_and_numbers_are_checked_before_the_work(tmp_path, capsys):

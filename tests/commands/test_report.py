@@ -82,7 +82,7 @@ def test_the_markdown_shows_pictures_that_are_there(reported):
     text = (reported / "report.md").read_text()
     named = re.findall(r"\]\((report_files/[^)]+)\)", text)
     assert {f"report_files/{p.name}" for p in (reported / "report_files").iterdir()} == set(named)
-    assert "| Dice, mean [95 % interval] |" in text
+    assert "| Dice, median |" in text
 
 
 def test_a_browser_shows_it_without_complaint_on_a_phone_and_in_the_dark(reported, browser):

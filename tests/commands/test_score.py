@@ -9,7 +9,7 @@ import pytest
 import SimpleITK
 
 from flexunet_pl.cli.main import main
-from flexunet_pl.io.images import read_mask, write_mask
+from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.pairs import list_files
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 

@@ -12,7 +12,8 @@ from flexunet_pl.common.errors import DataError
 from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import CTAugmentation
-from flexunet_pl.io.images import ImageReader, read_image, read_mask, resize_image, resize_mask, write_image
+from flexunet_pl.io.images import ImageReader, read_image, resize_image, write_image
+from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.pairs import list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.data.sampler import EpochSampler
-from flexunet_pl.io.images import read_mask, write_mask
+from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 

@@ -1,6 +1,5 @@
 """An exported network, and the deployment kit that runs it."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from flexunet_pl.cli.main import main
 
 RUNTIME = Path(__file__).parents[2] / "export" / "runtime"
-sys.path.insert(0, str(RUNTIME))  # as if it were installed
 
 
 def noise(*shape, seed=0):

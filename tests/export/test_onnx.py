@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from flexunet_pl.export.parity import Row, check_parity, prove_parity
 from flexunet_pl.export.precision import _with_what_follows
 from flexunet_pl.io.images import resize_image
 from flexunet_pl.models.load import load_model
+from flexunet_runtime.onnx_guard import check_one_piece
 from tests.export.conftest import RUNTIME, noise
 
 
@@ -51,7 +53,7 @@ def test_masks_are_those_of_predict_whatever_the_size_and_the_kind_of_file(tmp_p
         one, other = (Image.open(tmp_path / d / f"{path.stem}.png") for d in ("out", "theirs"))
         assert one.mode == other.mode == "P"
         assert np.mean(np.asarray(one) != np.asarray(other)) <= 1e-4, path.name
-        assert np.array_equal(one.convert("RGB"), other.convert("RGB")) or path.name
+        assert one.getpalette() == other.getpalette()
     assert len(np.unique(np.asarray(Image.open(tmp_path / "theirs" / "rgb_6.png")))) > 1
 
 
@@ -113,9 +115,9 @@ def test_a_file_that_does_something_else_is_found_out(exported, lively, tmp_path
     with pytest.raises(RunFailedError, match=r"not written: with onnxruntime probabilities differ"):
         check_parity(rows, tmp_path / "other.onnx")
     same = Row("torch", 0.0, 0.0, {}, 0.0, 0.0, 0.0)
-    check_parity([same, same._replace(probability_difference=float("nan"))], tmp_path)
+    check_parity([same, replace(same, probability_difference=float("nan"))], tmp_path)
     with pytest.raises(RunFailedError):
-        check_parity([same._replace(pixels_differ=2e-4)], tmp_path)
+        check_parity([replace(same, pixels_differ=2e-4)], tmp_path)
 
 
 def test_what_follows_a_layer_in_float32_stays_in_float32(tmp_path):
@@ -171,7 +173,7 @@ def test_a_fixed_size_and_a_grey_network_and_another_family(tmp_path, runtime, p
     # batch norm after one epoch blows rounding up
     np.testing.assert_allclose(model.probabilities(image), probabilities[0].numpy(), atol=1e-3)
     assert np.mean(model.predict(image) != mask[0].numpy()) <= 1e-4
-    with pytest.raises(runtime.UnusableError, match="exported for"):
+    with pytest.raises(runtime.UserError, match="exported for"):
         model.predict(noise(32, 64, 3))
     assert len(model.metadata["training_data_sha256"]) == 64
     grey = np.asarray(Image.fromarray(image).convert("L"))
@@ -203,7 +205,7 @@ def test_weights_in_another_file_are_refused(tmp_path, exported, runtime, where)
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=where)
     (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
-    with pytest.raises(runtime.UnusableError, match="keeps weights in another file"):
+    with pytest.raises(runtime.UserError, match="keeps weights in another file"):
         runtime.Model(tmp_path / "model.onnx")
 
 
@@ -229,8 +231,8 @@ def test_external_tensors_are_found_wherever_they_hide(tmp_path, runtime):
             onnx.helper.make_function("d", "f", [], ["a"], nodes[:1], [onnx.helper.make_opsetid("", 20)])]),
     ):  # fmt: skip
         (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
-        with pytest.raises(runtime.UnusableError, match=r"another file|sparse tensors"):
-            runtime.check_one_piece(tmp_path / "m.onnx")
+        with pytest.raises(runtime.UserError, match=r"another file|sparse tensors"):
+            check_one_piece(tmp_path / "m.onnx")
 
 
 @pytest.mark.case("G8")
@@ -242,7 +244,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, exported, runtime, va
     weights[7] = value
     tensor.raw_data = weights.tobytes()
     onnx.save(proto, tmp_path / "model.onnx")
-    with pytest.raises(runtime.UnusableError, match=r"model\.onnx: has weights that are not finite"):
+    with pytest.raises(runtime.UserError, match=r"model\.onnx: has weights that are not finite"):
         runtime.Model(tmp_path / "model.onnx")
 
 
@@ -259,10 +261,10 @@ def test_files_that_are_no_models_are_refused_in_one_line(tmp_path, exported, ru
     }.items():
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(made)
-        with pytest.raises(runtime.UnusableError, match=f"{name}.onnx: ") as error:
+        with pytest.raises(runtime.UserError, match=f"{name}.onnx: ") as error:
             runtime.Model(path)
         assert "\n" not in str(error.value)
-    with pytest.raises(runtime.UnusableError, match="no such file"):
+    with pytest.raises(runtime.UserError, match="no such file"):
         runtime.Model(tmp_path / "missing.onnx")
 
 
@@ -277,7 +279,7 @@ def test_bad_images_are_named_and_the_rest_goes_on(tmp_path, exported, phantoms)
     (folder / "wide.png").write_bytes(b"")
     Image.fromarray(np.full((9, 9), 3000, np.uint16)).save(folder / "wide.png")
     done = subprocess.run(
-        [sys.executable, RUNTIME / "flexunet_runtime.py", exported, folder, tmp_path / "out"],
+        [sys.executable, "-m", "flexunet_runtime", exported, folder, tmp_path / "out"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
@@ -352,7 +354,7 @@ def test_the_runtime_works_where_there_is_no_torch(tmp_path, exported, phantoms)
     assert '"/src[serve]"' in (RUNTIME.parent / "Containerfile").read_text()
     subprocess.run(serve, check=True)
     served = subprocess.run(
-        [python, "-m", "flexunet_server", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [python, "-m", "flexunet_runtime.server", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "--max-body-mb" in served.stdout
 

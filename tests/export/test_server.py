@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.conftest import RUNTIME, noise
+from tests.export.conftest import noise
 from tests.handmade import bomb
 
 pytest.importorskip("uvicorn")
@@ -23,8 +23,8 @@ pytest.importorskip("uvicorn")
 
 def start(model, *options):
     """A service in a process of its own, and its port."""
-    command = [sys.executable, "-m", "flexunet_server", str(model), "--port", "0", "--threads", "1", *options]
-    process = subprocess.Popen(command, cwd=RUNTIME, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "flexunet_runtime.server", str(model), "--port", "0", "--threads", "1", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     line = process.stderr.readline()
     assert "http://127.0.0.1:" in line, line
     return process, int(line.rpartition(":")[2])
@@ -83,9 +83,11 @@ def test_scores_count_the_mask_and_the_overlay_tints_it(served, runtime, exporte
     assert scores["classes"]["lung"]["largest_probability"] == pytest.approx(float(probabilities[3].max()), abs=1e-5)
     overlay = np.asarray(Image.open(io.BytesIO(ask(served, "/overlay", png(image))[2])))
     assert np.array_equal(overlay[mask == 0], image[mask == 0])
-    for i in range(1, 4):
-        expected = 0.6 * image[mask == i] + 0.4 * np.array(model.colors[i])
-        np.testing.assert_allclose(overlay[mask == i], expected, atol=1)
+    assert np.array_equal(overlay, runtime.draw_overlay(image, mask, model.colors))
+    for i in range(1, 4):  # borders are opaque
+        tint = (0.65 * image[mask == i] + 0.35 * np.array(model.colors[i])).round()
+        found = overlay[mask == i]
+        assert (np.isclose(found, tint, atol=1) | (found == model.colors[i])).all()
 
 
 def test_it_says_how_it_is_and_what_it_serves(served, exported):
@@ -194,7 +196,8 @@ def test_sigterm_finishes_what_is_in_flight(exported):
 @pytest.fixture
 def slow(exported, runtime):
     """A service in this process, with a model that needs a while."""
-    from flexunet_server import Limits, Service
+    from flexunet_runtime.batching import Limits
+    from flexunet_runtime.service import Service
 
     model = runtime.Model(exported, threads=1)
     apply = model.apply
@@ -270,11 +273,22 @@ def test_an_engine_that_fails_is_said_to_and_the_next_is_served(slow):
     assert talk(service_of(model, limits()), [body]) == 200
 
 
+def test_memory_that_runs_out_is_no_fault_of_the_image(slow, monkeypatch):
+    service_of, model, limits = slow
+    body = {"type": "http.request", "body": png(noise(20, 20, 3)), "more_body": False}
+    monkeypatch.setattr(Image.Image, "load", _without_memory)
+    assert talk(service_of(model, limits()), [body]) == 503
+
+
+def _without_memory(self):
+    raise MemoryError
+
+
 def test_a_service_that_cannot_begin_says_why(exported, tmp_path, served):
     def words(*args):
         done = subprocess.run(
-            [sys.executable, "-m", "flexunet_server", *map(str, args)],
-            cwd=RUNTIME, capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "flexunet_runtime.server", *map(str, args)],
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 2
         return done.stderr

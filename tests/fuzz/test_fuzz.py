@@ -32,15 +32,15 @@ from flexunet_pl.interop.config.convert import convert
 from flexunet_pl.interop.keras.file import read_keras_file
 from flexunet_pl.interop.keras.weights import save_keras_weights
 from flexunet_pl.io.arrays import read_array
-from flexunet_pl.io.images import read_image, read_mask
+from flexunet_pl.io.images import read_image
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.volumes import read_volume
 from flexunet_pl.prepare import raw_files
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 from flexunet_pl.rgb_map import RgbMap
-from tests.export.conftest import RUNTIME  # noqa: F401 - puts the runtime on the path
+from flexunet_runtime.images import decode_image
+from flexunet_runtime.onnx_guard import check_one_piece
 from tests.fuzz.mutate import mutate
-
-from flexunet_runtime import UnusableError, check_one_piece, decode_image  # isort: skip
 
 LONG = int(os.environ.get("FLEXUNET_FUZZ", "0"))
 KEPT = os.environ.get("FLEXUNET_FUZZ_KEEP")  # folder for the mutants that were read wrongly
@@ -220,10 +220,10 @@ TARGETS = {
     "npz mask": Target(masks, lambda p: read_mask(p, PHANTOM_MAP), (DataError,), 400, 0.07, ".npz"),
     "image of the service": Target(
         lambda f: pictures(f, "PNG", "JPEG", "TIFF", "BMP"),
-        lambda p: decode_image(p.read_bytes()), (UnusableError,), 700, 0.10, ".bin",
+        lambda p: decode_image(p.read_bytes()), (UserError,), 700, 0.10, ".bin",
     ),
     "checkpoint": Target(checkpoints, read_checkpoint, (ModelFileError,), 800, 0.06, ".ckpt"),
-    "onnx": Target(models, read_one_piece, (UnusableError,), 700, 0.10, ".onnx"),
+    "onnx": Target(models, read_one_piece, (UserError,), 700, 0.10, ".onnx"),
     "nifti": Target(nifti, read_volume, (DataError,), 300, 0.03, ".nii"),
     "packed nifti": Target(packed_nifti, read_volume, (DataError,), 300, 0.02, ".nii.gz"),
     "mha": Target(mha, read_volume, (DataError,), 200, 0.01, ".mha"),

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.io.images import read_image, read_mask, resize_image, resize_mask, write_mask
+from flexunet_pl.io.images import read_image, resize_image
+from flexunet_pl.io.masks import read_mask, resize_mask, write_mask
 from flexunet_pl.io.pairs import Pair, check_pair, list_files, list_pairs
-from flexunet_pl.io.window import Window
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.window import Window
 from tests.handmade import GREY_ALPHA, RGB, bomb, png
 
 MAP = RgbMap.parse({"background": [0, 0, 0], "lung": [0, 0, 255], "tumour": [255, 0, 0]})

@@ -29,15 +29,26 @@ def case(tp, fp, fn):
 @pytest.mark.parametrize(
     ("cases", "expected"),
     [
-        ([case(10, 0, 0)], {"dice": 1, "iou": 1, "miss_rate": 0, "dice_pooled": 1}),
-        ([case(1, 0, 0)], {"dice": 1, "iou": 1, "miss_rate": 0, "dice_pooled": 1}),
-        ([case(5, 5, 5)], {"dice": 0.5, "iou": 1 / 3, "miss_rate": 0, "dice_pooled": 0.5}),
-        ([case(0, 0, 7)], {"dice": 0, "iou": 0, "miss_rate": 1, "dice_pooled": 0}),
+        ([case(10, 0, 0)], {"dice": 1, "iou": 1, "precision": 1, "recall": 1, "miss_rate": 0, "dice_pooled": 1}),
+        ([case(1, 0, 0)], {"dice": 1, "iou": 1, "precision": 1, "recall": 1, "miss_rate": 0, "dice_pooled": 1}),
+        (
+            [case(5, 5, 5)],
+            {"dice": 0.5, "iou": 1 / 3, "precision": 0.5, "recall": 0.5, "miss_rate": 0, "dice_pooled": 0.5},
+        ),
+        ([case(0, 0, 7)], {"dice": 0, "iou": 0, "recall": 0, "miss_rate": 1, "dice_pooled": 0}),
         ([case(0, 7, 0)], {"false_alarm_rate": 1, "dice_pooled": 0}),
         ([case(0, 0, 0)], {"false_alarm_rate": 0}),
         (
             [case(10, 0, 0), case(0, 0, 10), case(0, 5, 0), case(0, 0, 0)],
-            {"dice": 0.5, "iou": 0.5, "miss_rate": 0.5, "false_alarm_rate": 0.5, "dice_pooled": 20 / 35},
+            {
+                "dice": 0.5,
+                "iou": 0.5,
+                "precision": 1,
+                "recall": 0.5,
+                "miss_rate": 0.5,
+                "false_alarm_rate": 0.5,
+                "dice_pooled": 20 / 35,
+            },
         ),
     ],
 )

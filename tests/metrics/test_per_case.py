@@ -47,8 +47,9 @@ def test_every_state_is_as_computed_by_hand(predicted, truth, state, counts, rat
     score = measure(predicted, truth)
     assert score.state == state
     assert (score.tp, score.fp, score.fn) == counts
-    assert (score.dice, score.iou, score.precision, score.recall) == pytest.approx(rates, nan_ok=True)
-    assert (score.hd95, score.nsd) == pytest.approx(borders, nan_ok=True)
+    found = tuple(score.values[name] for name in ("dice", "iou", "precision", "recall"))
+    assert found == pytest.approx(rates, nan_ok=True)
+    assert (score.values["hd95"], score.values["nsd"]) == pytest.approx(borders, nan_ok=True)
     assert (score.lesions, score.lesions_found, score.false_lesions) == lesions
 
 
@@ -71,8 +72,9 @@ def test_borders_are_those_of_monai_and_counts_those_of_a_loop(predicted, truth)
     if predicted.any() and truth.any():
         p, t = (torch.from_numpy(mask)[None, None] for mask in (predicted, truth))
         options = {"include_background": True, "spacing": [0.7, 1.3]}
-        assert score.hd95 == pytest.approx(compute_hausdorff_distance(p, t, percentile=95, **options).item(), abs=1e-5)
-        assert score.nsd == pytest.approx(
+        hd95 = compute_hausdorff_distance(p, t, percentile=95, **options).item()
+        assert score.values["hd95"] == pytest.approx(hd95, abs=1e-5)
+        assert score.values["nsd"] == pytest.approx(
             compute_surface_dice(p, t, class_thresholds=[1.5], **options).item(), abs=1e-6
         )
 
@@ -82,9 +84,9 @@ def test_volumes_are_measured_in_three_dimensions():
     truth[1:3, 1:4, 1:5] = 1
     score = measure(np.roll(truth, 1, axis=0), truth, Surfaces((2.5, 1.0, 1.0), 1.0))
     assert score.tp == 12
-    assert score.hd95 == pytest.approx(2.5)
+    assert score.values["hd95"] == pytest.approx(2.5)
     (missed,) = measure_case("c", "g", np.zeros_like(truth), truth, NAMES, Surfaces((2.5, 1.0, 1.0)))
-    assert missed.hd95 == pytest.approx(math.sqrt(10**2 + 5**2 + 6**2))
+    assert missed.values["hd95"] == pytest.approx(math.sqrt(10**2 + 5**2 + 6**2))
 
 
 def test_calibration_is_zero_where_certainty_is_the_share_of_right_pixels():

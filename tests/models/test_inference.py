@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from flexunet_pl.common.errors import UserError
@@ -39,6 +40,17 @@ def test_tiles_join_without_seams_where_each_pixel_is_judged_by_itself():
     net, image = nn.Conv2d(3, 4, 1), pixels(61, 83)
     joined = apply(Inference(tiled=True, overlap=0.5), net.float(), image.float())
     torch.testing.assert_close(joined.probabilities, net(image.float())[0].softmax(0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "overlap"), [((61, 83), 0.25), ((61, 20), 0.5), ((10, 83), 0.0), ((16, 24), 0.6)])
+def test_blended_tiles_are_those_of_monai(size, overlap):
+    net, image = network(), pixels(*size)
+    with torch.no_grad():
+        expected = sliding_window_inference(
+            image.float(), TILE, 4, net, overlap, mode="gaussian", padding_mode="replicate"
+        )  # fmt: skip
+    answer = apply(Inference(tiled=True, overlap=overlap), net, image)
+    torch.testing.assert_close(answer.probabilities, expected[0].softmax(0), atol=1e-5, rtol=0)
 
 
 @pytest.mark.case("C12")

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.io.images import read_image, read_mask
+from flexunet_pl.io.images import read_image
+from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import list_pairs
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice, write_phantom
 

@@ -1,5 +1,7 @@
 """The settings of network, classes, loss and optimization: [model], [mask], [image] and the reducer of [train]."""
 
+from dataclasses import replace
+
 from flexunet_pl.interop.config import readers as read
 from flexunet_pl.interop.config.class_names import name_classes
 from flexunet_pl.interop.config.settings import Settings, Taken
@@ -48,12 +50,12 @@ def _take_map(settings: Settings, count: Taken) -> Taken:
     taken = settings.take("mask", "rgb_map", read.COLORS)
     if taken.value is None and count.value == 1:
         settings.remark("there is no [mask] rgb_map: one class is taken as white on black")
-        return taken._replace(value=WHITE_ON_BLACK)
+        return replace(taken, value=WHITE_ON_BLACK)
     if taken.value is None:
         if not settings.like_the_original:
             return taken
         settings.remark("there is no [mask] rgb_map that can be read: the original's own map of four colours is used")
-        return taken._replace(value=ORIGINAL_MAP)
+        return replace(taken, value=ORIGINAL_MAP)
     indices = list(taken.value.values())
     if indices != list(range(len(indices))):
         settings.remark(
@@ -127,7 +129,7 @@ def _square_kernels(settings: Settings) -> Taken:
         settings.remark(
             f"[model] base_kernels are not square; the original uses the last, {last}, for both sides", kernels.setting
         )
-    return kernels._replace(value=[last, last])
+    return replace(kernels, value=[last, last])
 
 
 def _loss(settings: Settings) -> None:

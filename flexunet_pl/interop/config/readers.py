@@ -1,14 +1,16 @@
 """What the settings of an original configuration may be: types and ranges, and what to call them in messages."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from flexunet_pl.interop.config.ini import read_literal, read_string
 from flexunet_pl.interop.equivalents import ACTIVATIONS
 
 
-class Reader(NamedTuple):
+@dataclass(frozen=True)
+class Reader:
     """Reads the text of a setting.
 
     Attributes:

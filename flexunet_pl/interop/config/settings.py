@@ -1,8 +1,8 @@
 """Typed access to the settings of an original configuration, and a record of what became of each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.interop.config.ini import Ini, Setting, printable
@@ -11,7 +11,8 @@ from flexunet_pl.interop.config.readers import Reader, is_literal
 T = TypeVar("T")
 
 
-class Taken(NamedTuple):
+@dataclass(frozen=True)
+class Taken:
     """A value and where it came from.
 
     Attributes:
@@ -112,7 +113,7 @@ class Settings:
         taken = self.take(section, key, reader, usual)
         if taken.setting is None:
             self.remark(f"there is no [{section}] {key}, for which the original has no default; {usual} is used")
-            return taken._replace(origin=f"assumed, there is no [{section}] {key}")
+            return replace(taken, origin=f"assumed, there is no [{section}] {key}")
         return taken
 
     def take_section(self, section: str) -> list[Setting]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from flexunet_pl.models.flexunet import FlexUNet
 Array = NDArray[np.float32]
 
 
-class Kind(NamedTuple):
+@dataclass(frozen=True)
+class Kind:
     """A kind of layer that has arrays.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.common.errors import UserError
+from flexunet_runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Window:
         >>> Window.parse([5, 5], "model.image_window")
         Traceback (most recent call last):
             ...
-        flexunet_pl.common.errors.UserError: model.image_window is [5, 5]; expected two numbers, the lower one first
+        flexunet_runtime.errors.UserError: model.image_window is [5, 5]; expected two numbers, the lower one first
         """
         if value is None:
             return None

@@ -1,0 +1,94 @@
+"""Requests that wait are predicted together, on one thread."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexunet_runtime.model import Model
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a service takes.
+
+    Attributes:
+        body_bytes: Of a request's body.
+        body_s: Seconds in which it must have come.
+        pixels: Of an image.
+        requests: That are read, wait or are predicted at a time; more are sent away with 503.
+        batch: Images of one size that are predicted at once.
+    """
+
+    body_bytes: int = 20_000_000
+    body_s: float = 10.0
+    pixels: int = 16_000_000
+    requests: int = 20
+    batch: int = 4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model makes of an image.
+
+    Attributes:
+        mask: Class index per pixel, shape ``(H, W)``, uint8.
+        probabilities: Shape ``(K, H, W)``, float32; None of models that give none.
+    """
+
+    mask: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None
+
+
+class Batcher:
+    """Predicts on one thread of its own; what came while it was busy goes together, where sizes agree.
+
+    Args:
+        model: The model.
+        limits: How many images, and pixels, may go together.
+    """
+
+    def __init__(self, model: Model, limits: Limits) -> None:
+        self._model = model
+        self._limits = limits
+        self._waiting: deque[tuple[NDArray[np.uint8], asyncio.Future[Answer]]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self._task: asyncio.Task[None] | None = None
+        self.sizes: Callable[[int], None] = lambda size: None  # is told how many went together
+
+    async def predict(self, image: NDArray[np.uint8]) -> Answer:
+        """Return what the model makes of an image, shape ``(H, W, 3)``, uint8."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((image, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        while batch := self._next():
+            images = np.stack([image for image, _ in batch])
+            try:
+                outputs = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.apply, images)
+            except Exception as error:  # an engine's own kinds; who waits must be told, and the next batch be served
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            self.sizes(len(batch))
+            found = outputs.get("probabilities")
+            for i, (_, future) in enumerate(batch):
+                if not future.done():
+                    future.set_result(Answer(outputs["mask"][i], found[i] if found is not None else None))
+
+    def _next(self) -> list[tuple[NDArray[np.uint8], "asyncio.Future[Answer]"]]:
+        """Take the one that has waited longest, and others of its size; those that nobody waits for are dropped."""
+        alive = [item for item in self._waiting if not item[1].done()]
+        most = min(self._limits.batch, max(1, self._limits.pixels // alive[0][0][..., 0].size)) if alive else 0
+        batch = [item for item in alive if item[0].shape == alive[0][0].shape][:most]
+        taken = {id(future) for _, future in batch}
+        self._waiting = deque(item for item in alive if id(item[1]) not in taken)
+        return batch

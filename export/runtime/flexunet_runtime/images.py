@@ -1,0 +1,191 @@
+"""Images as arrays: the one decode policy, of the runtime, of its service and of flexunet_pl."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from flexunet_runtime.errors import DataError, NoImageError, TooLargeError
+from flexunet_runtime.window import Window
+
+MAX_PIXELS = 50_000_000  # checked before decoding: a small file can declare billions of pixels
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix says; other decoders are never started
+_EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB"})
+_ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "La", "RGBa"})
+_WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+
+
+def read_image(path: str | Path, channels: int = 3, window: Window | None = None) -> NDArray[np.uint8]:
+    """Read an image by the decode policy.
+
+    PNG, JPEG, TIFF and BMP of at most 50 megapixels are read, whole files only. EXIF orientation is applied. Alpha is
+    dropped where it is opaque everywhere and refused elsewhere; CMYK and files of several frames are refused.
+
+    Args:
+        path: The file.
+        channels: 3 for R, G, B or 1 for grey.
+        window: Lowest and highest value for 16-bit and float images, mapped linearly to 0 and 255.
+
+    Returns:
+        The image, shape ``(H, W, channels)``, uint8.
+
+    Raises:
+        DataError: If the file is missing, damaged or of a kind that the policy refuses; the message begins with the
+            path and ends with the remedy.
+    """
+    with open_image(path) as image:
+        return _to_array(image, str(path), channels, window)
+
+
+def decode_image(
+    content: bytes, channels: int = 3, window: Window | None = None, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Decode the content of an image file by the same policy.
+
+    Args:
+        content: What the file holds.
+        channels: 3 for R, G, B or 1 for grey.
+        window: Lowest and highest value for 16-bit and float images.
+        max_pixels: Most pixels, looked at before they are decoded.
+
+    Returns:
+        The image, shape ``(H, W, channels)``, uint8.
+
+    Raises:
+        DataError: See `read_image`; `TooLargeError` and `NoImageError` are kinds of it.
+    """
+    with _decoded(io.BytesIO(content), "image", max_pixels=max_pixels) as image:
+        return _to_array(image, "image", channels, window)
+
+
+@contextmanager
+def open_image(path: str | Path, *, decode: bool = True) -> Iterator[Image.Image]:
+    """Open an image file under the policy.
+
+    Args:
+        path: The file.
+        decode: Whether its pixels are wanted, turned as EXIF says, rather than its header alone.
+
+    Yields:
+        The image, with its alpha channel.
+
+    Raises:
+        DataError: Whatever goes wrong, in here or while the caller works with the image.
+        MemoryError: If there is not enough for it.
+    """
+    with _opened(Path(path)) as file, _decoded(file, str(path), decode=decode) as image:
+        yield image
+
+
+def without_alpha(image: Image.Image, name: str) -> Image.Image:
+    """Return an image without its alpha channel.
+
+    Args:
+        image: Of 8 bits per channel.
+        name: The file, for the message.
+
+    Returns:
+        The image itself, where it has none.
+
+    Raises:
+        DataError: If a pixel is not opaque.
+    """
+    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
+        return image
+    with_alpha = image.convert("RGBA")
+    lowest, _ = with_alpha.getchannel("A").getextrema()
+    if lowest != 255:
+        raise DataError(f"{name}: has transparent pixels; flatten it onto a background first")
+    return with_alpha.convert("RGB")
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Tell whether an image has more than 8 bits per pixel and one channel: such ones need a window."""
+    return image.mode in _WIDE_MODES
+
+
+def _opened(path: Path) -> IO[bytes]:
+    # Pillow is given the open file: from a path it maps uncompressed TIFFs and turns them wrongly
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+@contextmanager
+def _decoded(file: IO[bytes], name: str, *, decode: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    limit = f"{max_pixels / 1e6:g} megapixels"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; size is checked here, before decoding
+            with Image.open(file, formats=_FORMATS) as image:
+                _check_header(image, name, max_pixels)
+                if decode:
+                    image.load()
+                    _check_end(file, image, name)
+                    ImageOps.exif_transpose(image, in_place=True)
+                yield image
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise MemoryError(f"{name}: memory ran out while it was read") from error
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{name}: declares far more than {limit}; refused unread") from error
+    except UnidentifiedImageError as error:
+        what = "is no PNG, JPEG, TIFF or BMP image" if file.seek(0, io.SEEK_END) else "is empty"
+        raise NoImageError(f"{name}: {what}; export it again or remove it") from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{name}: damaged or truncated ({reason}); export it again or remove it") from error
+
+
+def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooLargeError(
+            f"{name}: {width}x{height} px is over the limit of {max_pixels / 1e6:g} megapixels; tile it"
+        )
+    if getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{name}: holds {getattr(image, 'n_frames', 0)} frames; save the one you want as its own file")
+    if image.format in {"PNG", "TIFF"} and not is_wide(image) and ";16" in str(getattr(image, "tile", "")):
+        raise DataError(f"{name}: has 16 bits in each of several channels; save it as 16-bit greyscale or as 8-bit RGB")
+    if image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _WIDE_MODES:
+        raise DataError(f"{name}: colour mode {image.mode} is not supported; convert it to RGB or greyscale")
+
+
+def _check_end(file: IO[bytes], image: Image.Image, name: str) -> None:
+    # Pillow is content with a PNG that lacks its end; the rest of it may be damaged too
+    if image.format == "PNG":
+        file.seek(0)
+        if b"IEND\xaeB`\x82" not in file.read():
+            raise DataError(f"{name}: damaged or truncated (no end mark); export it again or remove it")
+
+
+def _to_array(image: Image.Image, name: str, channels: int, window: Window | None) -> NDArray[np.uint8]:
+    if is_wide(image):
+        grey = _apply_window(np.asarray(image), name, window)[..., None]
+        return np.repeat(grey, channels, axis=2)
+    array = np.asarray(without_alpha(image, name).convert("RGB" if channels == 3 else "L"))
+    return array.reshape(*array.shape[:2], channels)
+
+
+def _apply_window(values: NDArray[np.generic], name: str, window: Window | None) -> NDArray[np.uint8]:
+    wide = values.astype(np.float64)
+    if not np.isfinite(wide).all():
+        raise DataError(f"{name}: has {int((~np.isfinite(wide)).sum())} values that are not finite; export it again")
+    if window is None:
+        raise DataError(
+            f"{name}: has more than 8 bits per pixel, values {wide.min():g} to {wide.max():g}; "
+            f"say how to scale it, `image_window: [{wide.min():g}, {wide.max():g}]`"
+        )
+    return window.apply(wide)

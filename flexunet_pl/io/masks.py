@@ -1,0 +1,150 @@
+"""Masks: files to class indices and back."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import flexunet_runtime.masks
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.rgb_map import DecodedMask, RgbMap
+from flexunet_runtime.images import MAX_PIXELS, is_wide, open_image, without_alpha
+
+FAR_LIMIT = 0.005  # share of a mask's pixels; real anti-aliased and JPEG masks reach 0.0013
+JPEG_FAR_LIMIT = 0.05  # the same for masks in JPEG, whose blocks of colour bleed across borders; at 64 px it is 0.007
+FAR_COLOR_LIMIT = FAR_LIMIT / 10  # the same for one single colour, where blended borders scatter over many
+
+
+def read_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
+    """Read a mask as class indices.
+
+    A picture (RGB, palette, grey, 1-bit) is decoded by nearest colour. An ``.npz`` file holds one one-hot array of
+    shape ``(H, W, K)`` or an index array of shape ``(H, W)``, named ``mask`` or alone in the file.
+
+    Args:
+        path: The file.
+        rgb_map: Classes and their colours.
+
+    Returns:
+        Class index per pixel, shape ``(H, W)``, uint8.
+
+    Raises:
+        DataError: If the file is missing, damaged or of a kind that the policy refuses, or if more than 0.5 % of its
+            pixels (5 % in JPEG), or 0.05 % in one single colour, are far from every colour of the map.
+    """
+    if path.suffix.lower() == ".npz":
+        return _read_npz_mask(path, rgb_map)
+    with open_image(path) as image:
+        if is_wide(image):
+            raise DataError(f"{path}: a mask must have 8 bits per channel but has mode {image.mode}; save it as RGB")
+        pixels = np.asarray(without_alpha(image, str(path)).convert("RGB"))
+        limit = JPEG_FAR_LIMIT if image.format == "JPEG" else FAR_LIMIT
+    decoded = rgb_map.decode(pixels)
+    if len(decoded.far_colors) > FAR_COLOR_LIMIT * decoded.index.size:
+        _check_far_colors(path, decoded, limit, rgb_map)
+    if not decoded.index.any():
+        _check_indices(path, pixels, rgb_map)
+    return decoded.index
+
+
+def resize_mask(index: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize class indices by nearest neighbour, which invents no class.
+
+    Args:
+        index: Shape ``(H, W)``, uint8.
+        size: Height and width wanted.
+
+    Returns:
+        Shape ``size``, uint8.
+    """
+    if index.shape == tuple(size):
+        return index
+    # the reference resizes the colours with a smoothing filter, which turns borders into other classes
+    return np.asarray(Image.fromarray(index).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def write_mask(path: Path, index: NDArray[np.uint8], rgb_map: RgbMap) -> None:
+    """Write class indices as a palette PNG whose colours are those of the classes.
+
+    Args:
+        path: The file, ending in ``.png``.
+        index: Class index per pixel, shape ``(H, W)``, uint8.
+        rgb_map: Colour of each class.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flexunet_runtime.masks.write_mask(path, index, rgb_map.colors)
+
+
+def _check_far_colors(path: Path, decoded: DecodedMask, limit: float, rgb_map: RgbMap) -> None:
+    far, size = decoded.far_colors, decoded.index.size
+    colors, counts = np.unique(far, axis=0, return_counts=True)
+    most = int(counts.argmax())
+    if len(far) > limit * size or counts[most] > FAR_COLOR_LIMIT * size:
+        raise DataError(
+            f"{path}: {len(far)} of {size} pixels have a colour that is far from every class, "
+            f"most often {colors[most].tolist()} ({int(counts[most])} pixels); add it to `rgb_map`, "
+            f"which has {', '.join(f'{n} {list(c)}' for n, c in zip(rgb_map.names, rgb_map.colors, strict=True))}"
+        )
+
+
+def _check_indices(path: Path, pixels: NDArray[np.uint8], rgb_map: RgbMap) -> None:
+    """Refuse grey values 1, 2, ... that are class indices: as colours they are all nearly black.
+
+    Raises:
+        DataError: If the mask looks like that.
+    """
+    grey = (pixels == pixels[..., :1]).all() and pixels.max() < len(rgb_map)
+    if grey and np.count_nonzero(pixels[..., 0]) > FAR_COLOR_LIMIT * pixels[..., 0].size:
+        raise DataError(
+            f"{path}: its values 0 to {pixels.max()} look like class indices, not colours; save the colours of "
+            "`rgb_map`, or the indices as .npz"
+        )
+
+
+def _read_npz_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
+    try:
+        mask = _load_npz(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds
+        raise DataError(f"{path}: no readable .npz mask ({error}); use numpy.savez_compressed(mask=...)") from error
+    top = mask.max(initial=0) if mask.dtype.kind in "biuf" else None
+    binary = top in {1, 255} and bool(((mask == 0) | (mask == top)).all())
+    if mask.ndim == 3 and mask.shape[2] == len(rgb_map) and binary and (np.count_nonzero(mask, axis=2) == 1).all():
+        return np.asarray(mask.argmax(axis=2), dtype=np.uint8)
+    if mask.ndim == 3 and mask.shape[2] == 1 and len(rgb_map) == 2 and (binary or not mask.any()):
+        return np.asarray(mask[..., 0] > 0, dtype=np.uint8)
+    if mask.ndim == 2 and mask.size and top is not None and np.isin(mask, np.arange(len(rgb_map))).all():
+        return np.asarray(mask, dtype=np.uint8)
+    raise DataError(
+        f"{path}: array of shape {mask.shape} and type {mask.dtype} is no mask; expected one-hot 0 and 1, "
+        f"(H, W, {len(rgb_map)}), one channel per class of `rgb_map`, or indices (H, W) below {len(rgb_map)}"
+    )
+
+
+def _load_npz(path: Path) -> NDArray[Any]:
+    """Read the array named ``mask``, or the only one, once its declared size is seen to be within bounds.
+
+    Raises:
+        ValueError: If there is no such array, or it is too large or holds anything but numbers.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        name = "mask.npy" if "mask.npy" in names else names[0] if len(names) == 1 else None
+        if name is None:
+            raise ValueError("no array named `mask`")
+        with archive.open(name) as member:
+            version = np.lib.format.read_magic(member)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(member)
+        if dtype.kind not in "biuf":
+            raise ValueError(f"type {dtype} is no number, and Python objects are never loaded")
+        if math.prod(shape) * dtype.itemsize > 8 * MAX_PIXELS:
+            raise ValueError(f"an array of shape {shape} is over the limit")
+        with archive.open(name) as member:
+            array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+            return array
