@@ -1,9 +1,6 @@
 """Read arrays of voxels without a geometry: .npy, and .h5 in a process of its own."""
 
 import math
-import os
-import subprocess
-import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tokenize import TokenError
@@ -12,16 +9,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.common.errors import DataError, UserError, explained
+from flexunet_pl.common.errors import DataError, explained
 from flexunet_pl.common.files import written_in_place
+from flexunet_pl.io.hdf5 import read_hdf5, require_h5py
 
 ARRAY_SUFFIXES = (".npy", ".h5", ".hdf5")
 _LARGEST = 1e30  # of a value; twice as much would be too much for what is computed of it
 MAX_VALUES = 2_000_000_000  # as many as voxels of a volume
 
-_TIMEOUT_S = 60  # for a small file
-_BYTES_PER_S = 20 << 20  # and more for a large one
-_CHILD = Path(__file__).with_name("hdf5_array_child.py")
+_TIMEOUT_S = 60  # of a small HDF5 file
 
 
 def read_array(path: Path, dataset: str | None = None) -> NDArray[Any]:
@@ -104,23 +100,6 @@ def _explained(path: Path) -> AbstractContextManager[None]:
 
 
 def _read_hdf5(path: Path, dataset: str | None) -> NDArray[Any]:
-    try:
-        import h5py  # noqa: F401 - the child needs it
-    except ImportError as error:
-        raise UserError("HDF5 files are read by h5py, which is missing; `pip install 'flexunet-pl[keras]'`") from error
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    # no plug-ins that a file's filters could name, and no threads that reserve memory
-    env = os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", str(_CHILD), str(path.absolute()), dataset or ""]
-    timeout = _TIMEOUT_S + path.stat().st_size / _BYTES_PER_S
-    try:
-        done = subprocess.run(command, capture_output=True, env=env, timeout=timeout, check=False)  # noqa: S603
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"{path}: gave no answer in {timeout:.0f} s; the file is damaged or hostile") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or f"HDF5 ended with status {done.returncode} on it"
-        raise DataError(f"{path}: {said}; export it again or remove it")
-    line, _, content = done.stdout.partition(b"\n")
-    kind, *numbers = line.decode().split()
-    return np.frombuffer(content, dtype=kind).reshape([int(n) for n in numbers])
+    require_h5py("HDF5 files")
+    _, (array,) = read_hdf5("array", path, dataset or "", error=DataError, seconds=_TIMEOUT_S)
+    return array

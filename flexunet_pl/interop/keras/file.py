@@ -1,28 +1,19 @@
 """What is in a Keras weight file: layers and arrays in order, and how the file describes its network."""
 
-import importlib.util
+import itertools
 import json
-import math
-import os
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.common.console import harmless
-from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.common.errors import ModelFileError
+from flexunet_pl.io.hdf5 import Header, read_hdf5, require_h5py
 
 TIMEOUT_S = 30  # for a small file
-_BYTES_PER_S = 20 << 20  # and more for a large one, on a slow disk
-
-_MAX_HEADER = 64 << 20  # bytes; the description is at most 16 MiB
-_READER = Path(__file__).with_name("hdf5_child.py")
 
 
 @dataclass(frozen=True)
@@ -57,16 +48,6 @@ class KerasFile:
     description: tuple[dict[str, Any], ...]
 
 
-def require_h5py() -> None:
-    """Check that h5py is installed.
-
-    Raises:
-        UserError: If it is not.
-    """
-    if importlib.util.find_spec("h5py") is None:
-        raise UserError("Keras files need h5py, which is not installed: pip install 'flexunet-pl[keras]'")
-
-
 def read_keras_file(path: str | Path) -> KerasFile:
     """Read a ``.h5``, ``.weights.h5`` or ``.keras`` file, arrays only; nothing in it is run or built.
 
@@ -82,68 +63,34 @@ def read_keras_file(path: str | Path) -> KerasFile:
         UserError: If h5py is not installed.
         ModelFileError: If the file is missing, damaged, too large, refers to other files, or holds no such network.
     """
-    require_h5py()
+    require_h5py("Keras files")
     target = Path(path)
-    if not target.is_file():
-        raise ModelFileError(f"{target}: {'is no file' if target.exists() else 'no such file'}")
-    # no plug-ins that a file's filters could name, and no threads that reserve memory
-    env = os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", str(_READER), str(target.absolute())]
-    timeout = TIMEOUT_S + target.stat().st_size / _BYTES_PER_S
-    began = time.monotonic()
-    # our own script, and the path is an argument of its own
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as child:  # noqa: S603
-        watch = Timer(timeout, child.kill)
-        watch.start()
-        try:
-            file = _receive(target, cast("BinaryIO", child.stdout))
-        finally:
-            watch.cancel()
-            if sys.exc_info()[0] is not None:
-                child.kill()
-        said = cast("BinaryIO", child.stderr).read().decode(errors="replace")
-    if file is not None:
-        return file
-    if time.monotonic() - began >= timeout:
-        raise ModelFileError(f"{target}: gave no answer in {timeout:.0f} s; the file is damaged or hostile")
-    if child.returncode == 1:
-        raise ModelFileError(f"{target}: {said}")
-    raise ModelFileError(f"{target}: is damaged: the HDF5 library ended with status {child.returncode} on it")
-
-
-def _receive(path: Path, stream: BinaryIO) -> KerasFile | None:
-    """Take what the child sends: a line of JSON with the shapes, which are judged first, then the arrays.
-
-    Returns:
-        The file, or None where the child ended before it had sent all.
-
-    Raises:
-        ModelFileError: If the file holds other layers than a FlexUNet has.
-    """
-    header = stream.readline(_MAX_HEADER)
-    if not header.endswith(b"\n"):
-        return None
-    try:
-        described = json.loads(header)
-        shapes = [(harmless(name), [tuple(shape) for shape in shapes]) for name, shapes in described["layers"]]
-        description = _describe(described["description"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: is damaged: {error}") from error
-    kinds = [_kind(path, name, of_layer) for name, of_layer in shapes]
-    values = np.empty(sum(math.prod(shape) for _, of_layer in shapes for shape in of_layer), dtype="<f4")
-    if stream.readinto(values.data.cast("B")) != values.nbytes:  # type: ignore[attr-defined]
-        return None
-    layers = _cut(shapes, values)
-    if "convolution" not in kinds:
-        raise ModelFileError(f"{path}: holds no convolution, so no FlexUNet")
-    for layer in layers:
-        if not all(np.isfinite(array).all() for array in layer.arrays):
-            raise ModelFileError(f"{path}: layer `{layer.name}` holds values that are not finite")
+    header, arrays = read_hdf5(
+        "keras", target, error=ModelFileError, seconds=TIMEOUT_S, judge=lambda header: _judge(target, header)
+    )
+    layers, kinds, rest = [], _judge(target, header), iter(arrays)
+    for name, number in header.facts["layers"]:
+        layers.append(KerasLayer(harmless(name), tuple(itertools.islice(rest, number))))
+        if not all(np.isfinite(array).all() for array in layers[-1].arrays):
+            raise ModelFileError(f"{target}: layer `{layers[-1].name}` holds values that are not finite")
     convolutions, upsamplings, norms = (
         tuple(layer for of_layer, layer in zip(kinds, layers, strict=True) if of_layer == kind)
         for kind in ("convolution", "upsampling", "norm")
     )
-    return KerasFile(path, convolutions, upsamplings, norms, description)
+    return KerasFile(target, convolutions, upsamplings, norms, _describe(target, header.facts["description"]))
+
+
+def _judge(path: Path, header: Header) -> list[str]:
+    """Tell of what kind each layer is, before its arrays are taken.
+
+    Raises:
+        ModelFileError: If the file holds other layers than a FlexUNet has.
+    """
+    shapes = iter(shape for _, shape in header.arrays)
+    kinds = [_kind(path, harmless(n), list(itertools.islice(shapes, number))) for n, number in header.facts["layers"]]
+    if "convolution" not in kinds:
+        raise ModelFileError(f"{path}: holds no convolution, so no FlexUNet")
+    return kinds
 
 
 def _kind(path: Path, name: str, shapes: list[tuple[int, ...]]) -> str:
@@ -161,22 +108,16 @@ def _kind(path: Path, name: str, shapes: list[tuple[int, ...]]) -> str:
     )
 
 
-def _cut(shapes: list[tuple[str, list[tuple[int, ...]]]], values: NDArray[np.float32]) -> list[KerasLayer]:
-    """Cut the layers' arrays out of all values; they share the memory."""
-    result, at = [], 0
-    for name, of_layer in shapes:
-        arrays = []
-        for shape in of_layer:
-            size = math.prod(shape)
-            arrays.append(values[at : at + size].reshape(shape))
-            at += size
-        result.append(KerasLayer(name, tuple(arrays)))
-    return result
+def _describe(path: Path, text: str | None) -> tuple[dict[str, Any], ...]:
+    """Return class name and settings of each layer from the JSON of a functional model, as plain data.
 
-
-def _describe(text: str | None) -> tuple[dict[str, Any], ...]:
-    """Return class name and settings of each layer from the JSON of a functional model, as plain data."""
-    model = json.loads(text) if text else {}
+    Raises:
+        ModelFileError: If it is no JSON.
+    """
+    try:
+        model = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: is damaged: {error}") from error
     config = model.get("config") if isinstance(model, dict) else None
     layers = config.get("layers") if isinstance(config, dict) else None
     return tuple(layer for layer in layers or () if isinstance(layer, dict))

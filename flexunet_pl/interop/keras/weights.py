@@ -12,8 +12,9 @@ from flexunet_pl import __version__
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.interop.equivalents import ACTIVATIONS
-from flexunet_pl.interop.keras.file import KerasFile, KerasLayer, read_keras_file, require_h5py
+from flexunet_pl.interop.keras.file import KerasFile, KerasLayer, read_keras_file
 from flexunet_pl.interop.keras.layers import Layer, keras_layers
+from flexunet_pl.io.hdf5 import require_h5py
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.schedule import check_image_size
 
@@ -97,7 +98,7 @@ def save_keras_weights(network: nn.Module, path: str | Path, image_size: tuple[i
     Raises:
         UserError: If the ending is another one, the network is no FlexUNet, or a library is missing.
     """
-    require_h5py()
+    require_h5py("Keras files")
     target = Path(path)
     form = next((ending for ending in FORMATS if target.name.endswith(ending)), None)
     if form is None:
