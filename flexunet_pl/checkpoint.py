@@ -1,16 +1,13 @@
 """Checkpoint files: written so that no kill loses the last one, read without running anything."""
 
-import hashlib
-import io
 import logging
-import os
 import re
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import lightning
 import torch
@@ -22,6 +19,7 @@ from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_g
 
 from flexunet_pl.common.errors import DISK_FULL, ModelFileError, RunFailedError
 from flexunet_pl.common.files import sha256_of
+from flexunet_pl.common.hashed_files import known_hashes, remove_with_hash, written_with_hash
 
 log = logging.getLogger(__name__)
 
@@ -71,29 +69,10 @@ class AtomicCheckpointIO(CheckpointIO):
         if storage_options is not None:
             raise TypeError("storage_options are not supported: checkpoints are local files")
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(target)
-        # Lightning stages in the system's temporary folder: on another file system its final move is no replace
-        staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            with staged.open("wb") as file:
-                writer = _HashingWriter(file)
-                try:
-                    torch.save(checkpoint, cast("IO[bytes]", writer))
-                except RuntimeError as error:  # which torch makes of what went wrong with the file
-                    raise writer.error or error from error
-                file.flush()
-                os.fsync(file.fileno())
-            # between the two moves the old and the new file are both right, so the sidecar names both
-            new = writer.sha256.hexdigest()
-            if target.exists():
-                known = _known_hashes(target)
-                old = known[0] if len(known) == 1 else sha256_of(target)  # a kill has left two, or there is no sidecar
-                _write_sidecar(target, [old, new])
-            staged.replace(target)
+            with written_with_hash(target) as file:
+                torch.save(checkpoint, file)
             self._written.add(target.resolve())
-            _write_sidecar(target, [new])
-            _sync_folder(target.parent)
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
@@ -103,8 +82,6 @@ class AtomicCheckpointIO(CheckpointIO):
                 f"{target}: the disk is full, {free:.0f} MB are free; the checkpoint was not saved, {kept}; make room, "
                 "then resume with --ckpt_path last"
             ) from error
-        finally:
-            staged.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -139,8 +116,7 @@ class AtomicCheckpointIO(CheckpointIO):
         if target.resolve() not in self._written:
             log.warning("%s was not removed: this process has not written it", target)
             return
-        target.unlink(missing_ok=True)
-        _sidecar(target).unlink(missing_ok=True)
+        remove_with_hash(target)
 
 
 def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[str, Any]:
@@ -161,10 +137,10 @@ def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[s
     target = Path(path)
     if not target.is_file():
         raise ModelFileError(f"{target}: no such checkpoint file")
-    known = _known_hashes(target)
+    known = known_hashes(target)
     if known and sha256_of(target) not in known:
         raise ModelFileError(
-            f"{target}: damaged, its SHA-256 is not the one in {_sidecar(target).name}; "
+            f"{target}: damaged, its SHA-256 is not the one in {target.name}.sha256; "
             "use another checkpoint of the run, or remove the sidecar if you changed the file on purpose"
         )
     try:
@@ -250,63 +226,3 @@ def last_checkpoint(trainer: Trainer) -> Path:
         getattr(c, "dirpath", None) for c in trainer.checkpoint_callbacks if getattr(c, "filename", "") == "last"
     ]
     return Path(next(filter(None, folders), trainer.default_root_dir)) / "last.ckpt"
-
-
-class _HashingWriter(io.RawIOBase):
-    """Hash what goes through to a file, so that it need not be read again."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self.file = file
-        self.sha256 = hashlib.sha256()
-        self.error: OSError | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-
-def _sidecar(target: Path) -> Path:
-    return target.with_name(f"{target.name}.sha256")
-
-
-def _known_hashes(target: Path) -> list[str]:
-    """Return the hashes that the sidecar gives for a file: one, or two where a write was cut off between its moves."""
-    sidecar = _sidecar(target)
-    if not sidecar.is_file():
-        return []
-    return [
-        line.split()[0] for line in sidecar.read_text(encoding="utf-8", errors="replace").splitlines() if line.split()
-    ]
-
-
-def _write_sidecar(target: Path, hashes: list[str]) -> None:
-    sidecar = _sidecar(target)
-    staged = sidecar.with_name(f".{sidecar.name}.{os.getpid()}.tmp")
-    with staged.open("w", encoding="utf-8") as file:
-        file.writelines(f"{value}  {target.name}\n" for value in hashes)  # the format of sha256sum
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(sidecar)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(target: Path) -> None:
-    """Remove what a killed run left while it wrote this file; a run folder has one writer."""
-    for stale in sorted(target.parent.glob(f".{target.name}*.tmp")):
-        stale.unlink(missing_ok=True)
-        log.warning("removed %s, left by a run that was killed while it saved", stale)

@@ -97,3 +97,46 @@ def weigh_classes(loss: nn.Module, weights: Sequence[float]) -> None:
         skipped = 0 if getattr(part, "include_background", True) else 1
         # not persistent: a checkpoint serves runs with other weights too
         part.register_buffer(name, torch.tensor(list(weights)[skipped:]), persistent=False)
+
+
+def check_loss(loss: nn.Module) -> None:
+    """Refuse a loss that would train without an error, but on other numbers than logits.
+
+    Args:
+        loss: The loss.
+
+    Raises:
+        UserError: If it is such a loss.
+    """
+    if isinstance(loss, nn.NLLLoss):
+        raise UserError("model.loss: NLLLoss takes logarithms of probabilities, not logits; use CrossEntropyLoss")
+
+
+def compute_loss(loss: nn.Module, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Call a loss.
+
+    Args:
+        loss: The loss.
+        logits: Shape ``(N, K, H, W)``.
+        mask: Class indices, shape ``(N, H, W)``, int64.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: If the loss does not take them, or gives something else.
+        OutOfMemoryError: If memory runs out.
+    """
+    name = type(loss).__name__
+    try:
+        value: torch.Tensor = loss(logits, mask)
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        raise UserError(
+            f"model.loss: {name} does not take logits {tuple(logits.shape)} and class indices {tuple(mask.shape)}: "
+            f"{error}"
+        ) from error
+    if value.ndim:
+        raise UserError(f"model.loss: {name} gives {tuple(value.shape)} numbers, not one; set its `reduction` to mean")
+    return value

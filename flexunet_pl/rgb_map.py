@@ -121,6 +121,10 @@ class RgbMap:
 
         Returns:
             The class indices and the counts of colours that are not on the map.
+
+        >>> lesion = RgbMap.parse({"background": [0, 0, 0], "lesion": [255, 0, 0]})
+        >>> lesion.decode(np.array([[[0, 0, 0], [255, 0, 0], [250, 3, 0]]], np.uint8)).index.tolist()
+        [[0, 1, 1]]
         """
         index = np.empty(mask.shape[:2], dtype=np.uint8)
         flat, pixels = index.reshape(-1), np.ascontiguousarray(mask).reshape(-1, 3)
@@ -167,6 +171,9 @@ class RgbMap:
 
         Raises:
             ValueError: If an index is not a class of this map.
+
+        >>> RgbMap.parse("{(0, 0, 0): 0, (0, 255, 0): 1}").paint(np.array([[0, 1]], np.uint8)).tolist()
+        [[[0, 0, 0], [0, 255, 0]]]
         """
         if index.size and int(index.max()) >= len(self):
             raise ValueError(f"class index {int(index.max())} is not on the map, which has {len(self)} classes")

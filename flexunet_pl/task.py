@@ -1,59 +1,33 @@
 """SegmentationTask: network, loss, optimizer, scheduler and scores as one LightningModule."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import ReduceLROnPlateau
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.io.images import ImageReader
-from flexunet_pl.losses import weigh_classes
+from flexunet_pl.losses import check_loss, compute_loss, weigh_classes
 from flexunet_pl.metrics.epoch import SegmentationScores
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.inference import Answer, Inference, class_logits
 from flexunet_pl.models.load import load_model, network_weights, read_saved_model
 from flexunet_pl.models.schedule import check_image_size
-from flexunet_pl.models.weight_mismatch import explain_misfit
+from flexunet_pl.models.weight_mismatch import explain_mismatch
+from flexunet_pl.optimization import (
+    OptimizedModule,
+    OptimizerFactory,
+    SchedulerFactory,
+    reference_optimizer,
+    reference_scheduler,
+)
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
-
-
-class OptimizerFactory(Protocol):
-    """Makes an optimizer for parameters; on the command line a subclass of ``torch.optim.Optimizer``."""
-
-    def __call__(self, params: Iterable[Tensor], /) -> Optimizer:
-        """Return an optimizer of these parameters."""
-        ...
-
-
-class SchedulerFactory(Protocol):
-    """Makes a scheduler for an optimizer; on the command line a subclass of ``LRScheduler``."""
-
-    def __call__(self, optimizer: Optimizer, /) -> LRScheduler:
-        """Return a scheduler of this optimizer's rate."""
-        ...
-
-
-def reference_optimizer(params: Iterable[Tensor], /) -> Optimizer:
-    """Return Adam with the reference's epsilon."""
-    return Adam(params, lr=1e-4, eps=1e-7)
-
-
-def reference_scheduler(optimizer: Optimizer, /) -> LRScheduler:
-    """Return the reference's reducer of the rate: times 0.4 where the loss has not fallen for 4 epochs."""
-    return ReduceLROnPlateau(
-        optimizer, monitor="val/loss", factor=0.4, patience=4, threshold=1e-4, threshold_mode="abs"
-    )
-
 
 _TRAIN_SCORES = "train_scores."  # prefix of their names in a checkpoint
 
@@ -72,7 +46,7 @@ class Prediction(NamedTuple):
     answer: Answer
 
 
-class SegmentationTask(LightningModule):
+class SegmentationTask(OptimizedModule):
     """Trains and scores a segmentation network.
 
     `hparams`, and so the checkpoint, holds what `test`, `predict` and `load_model` need, as plain values: `rgb_map`,
@@ -90,7 +64,9 @@ class SegmentationTask(LightningModule):
         class_weights: Weight of each class in the loss, by name; `flexunet check --out` writes them for a data set as
             class_weights.yaml, ready to be given as one more ``-c``.
         optimizer: Called with the parameters.
-        scheduler: Called with the optimizer; stepped once an epoch, after validation. None keeps the rate.
+        scheduler: Called with the optimizer; stepped once an epoch, after validation, or with each batch where torch
+            says so (`OneCycleLR`, `CyclicLR`). None keeps the rate.
+        inference: How the network is applied in `predict_step`; once, to the resized image, where nothing is given.
     """
 
     def __init__(
@@ -104,8 +80,9 @@ class SegmentationTask(LightningModule):
         class_weights: dict[str, float] | None = None,
         optimizer: OptimizerFactory = reference_optimizer,
         scheduler: SchedulerFactory | None = reference_scheduler,
+        inference: Inference | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, scheduler)
         self.rgb_map = RgbMap.parse(rgb_map)
         self.reader = ImageReader(
             (image_size[0], image_size[1]), in_channels, Window.parse(image_window, "model.image_window")
@@ -114,11 +91,10 @@ class SegmentationTask(LightningModule):
         check_image_size((image_size[0], image_size[1]), size_factor(network))
         self.network = for_pixels(network)
         self.loss = loss if loss is not None else nn.CrossEntropyLoss()
+        check_loss(self.loss)
         if class_weights is not None:
             weigh_classes(self.loss, _in_class_order(class_weights, self.rgb_map))
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.inference = Inference()
+        self.inference = inference if inference is not None else Inference()
         self.train_scores, self.val_scores, self.test_scores = (
             SegmentationScores(self.rgb_map.names) for _ in range(3)
         )
@@ -146,7 +122,7 @@ class SegmentationTask(LightningModule):
         Raises:
             UserError: If the network has another number of classes than `rgb_map`.
         """
-        pixels = image.contiguous(memory_format=torch.channels_last)
+        pixels = image.contiguous(memory_format=self.memory_format)
         logits = class_logits(self.network(pixels), len(self.rgb_map))
         if logits.shape[1] != len(self.rgb_map):
             raise UserError(
@@ -157,15 +133,15 @@ class SegmentationTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch and add it to the epoch's scores."""
-        loss = self._step(batch, self.train_scores)
+        loss = self._score(self(batch["image"]).float(), batch, self.train_scores)
         self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(batch["name"]))
         if self.trainer.is_last_batch:
-            self._log_scores("train", self.train_scores)
+            log_scores(self, "train", self.train_scores)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the scores of the validation."""
-        self._step(batch, self.val_scores)
+        self._score(self(batch["image"]).float(), batch, self.val_scores)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the scores of the test.
@@ -183,44 +159,19 @@ class SegmentationTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the validation."""
-        self._log_scores("val", self.val_scores)
+        log_scores(self, "val", self.val_scores)
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test."""
-        self._log_scores("test", self.test_scores)
-
-    def _step(self, batch: Batch, scores: SegmentationScores) -> Tensor:
-        return self._score(self(batch["image"]).float(), batch, scores)
+        log_scores(self, "test", self.test_scores)
 
     def _score(self, logits: Tensor, batch: Batch, scores: SegmentationScores) -> Tensor:
         counted = batch["counted"]  # 0 where the images only keep the processes in step: then nothing is added
         logits, mask = logits[:counted], batch["mask"][:counted].long()
-        loss = self._loss_of(logits, mask) if counted else logits.sum()
+        loss = compute_loss(self.loss, logits, mask) if counted else logits.sum()
         if scores is not self.train_scores or bool(torch.isfinite(loss)):  # `FiniteLoss` decides what such a step does
             scores.update(logits.detach(), mask, loss.detach())
         return loss
-
-    def _loss_of(self, logits: Tensor, mask: Tensor) -> Tensor:
-        try:
-            loss: Tensor = self.loss(logits, mask)
-        except torch.OutOfMemoryError:
-            raise
-        except (ValueError, RuntimeError, TypeError, IndexError) as error:
-            raise UserError(
-                f"model.loss: {type(self.loss).__name__} does not take logits {tuple(logits.shape)} and class indices "
-                f"{tuple(mask.shape)}: {error}"
-            ) from error
-        return loss
-
-    def _log_scores(self, stage: str, scores: SegmentationScores) -> None:
-        if not scores.update_called:
-            return
-        for name, value in scores.compute().items():
-            shown = stage == "val" and name in {"loss", "dice"}
-            self.log(
-                f"{stage}/{name}", value, on_step=False, on_epoch=True, prog_bar=shown, sync_dist=True, batch_size=1
-            )
-        scores.reset()
 
     def predict_step(self, batch: PredictBatch, batch_idx: int) -> list[Prediction]:
         """Predict each picture of a batch at its own size, as `inference` says."""
@@ -244,57 +195,6 @@ class SegmentationTask(LightningModule):
             for path, number, answer in zip(batch["path"], batch["slice"], answers, strict=True)
         ]
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, and the scheduler where there is one.
-
-        Raises:
-            UserError: If one of them does not take its settings.
-        """
-        try:
-            optimizer = self.optimizer(self.parameters())
-            scheduler = self.scheduler(optimizer) if self.scheduler is not None else None
-        except ValueError as error:
-            raise UserError(f"model.optimizer or model.scheduler: {error}") from error
-        if scheduler is None:
-            return optimizer
-        monitor = getattr(scheduler, "monitor", None)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "strict": False}}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the gradients, where there are any: a step that is left out has none, which torch does not take."""
-        if any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"]):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Do nothing: Lightning steps after the epoch's checkpoint is saved, and a resumed run would miss the step."""
-
-    def on_train_epoch_end(self) -> None:
-        """Step the scheduler, before the epoch's checkpoint is saved.
-
-        Raises:
-            UserError: If the scheduler watches a score that was not computed.
-        """
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
-            if scheduler.monitor.startswith("val/") and (self.current_epoch + 1) % (
-                self.trainer.check_val_every_n_epoch or 1
-            ):
-                return  # no validation in this epoch
-            watched = self.trainer.callback_metrics.get(scheduler.monitor)
-            if watched is None:
-                raise UserError(
-                    f"model.scheduler watches `{scheduler.monitor}`, which was not computed; use one of "
-                    f"{', '.join(sorted(self.trainer.callback_metrics))}"
-                )
-            scheduler.step(watched.item())
-        elif isinstance(scheduler, LRScheduler):
-            scheduler.step()
-
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, network: nn.Module | None = None, **settings: Any
@@ -314,13 +214,7 @@ class SegmentationTask(LightningModule):
         """
         saved = read_saved_model(checkpoint_path)
         trained = saved.build() if network is None else load_model(checkpoint_path, network)
-        known = {
-            "rgb_map": saved.rgb_map.to_dict(),
-            "image_size": saved.image_size,
-            "in_channels": saved.in_channels,
-            "image_window": saved.image_window,
-        }
-        return cls(without_scaling(trained), **{**known, **settings}).eval()
+        return cls(without_scaling(trained), **{**saved.settings, **settings}).eval()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights and half-written scores.
@@ -328,7 +222,7 @@ class SegmentationTask(LightningModule):
         Raises:
             ModelFileError: If they do not fit this network.
         """
-        if why := explain_misfit(self.network, network_weights(state_dict)):
+        if why := explain_mismatch(self.network, network_weights(state_dict)):
             raise ModelFileError(f"the checkpoint cannot be used: {why}")
         try:
             # of the rest, the scores of half an epoch are there or not
@@ -359,3 +253,19 @@ def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float
     if not weights[rgb_map.names[0]]:  # the mean over a picture of background alone would be 0 / 0
         raise UserError(f"model.class_weights.{rgb_map.names[0]} is 0; give the background a small weight")
     return [float(weights[name]) for name in rgb_map.names]
+
+
+def log_scores(module: LightningModule, stage: str, scores: SegmentationScores) -> None:
+    """Log the scores of an epoch, and begin the next.
+
+    Args:
+        module: Logs them.
+        stage: train, val or test.
+        scores: What was collected; nothing is logged where that is nothing.
+    """
+    if not scores.update_called:
+        return
+    for name, value in scores.compute().items():
+        shown = stage == "val" and name in {"loss", "dice"}
+        module.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, prog_bar=shown, sync_dist=True, batch_size=1)
+    scores.reset()

@@ -37,6 +37,20 @@ TINY = {
 }
 
 
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root_stays_clean() -> Iterator[None]:
+    """No test leaves anything in the repository's root."""
+    before = {path.name for path in ROOT.iterdir()}
+    yield
+    left = {
+        name for name in {path.name for path in ROOT.iterdir()} - before if not name.startswith(".") and name != "build"
+    }
+    assert not left, f"the tests left {sorted(left)} in the repository's root"
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     random.seed(137)

@@ -1,11 +1,22 @@
 import pytest
 import torch
 from monai import losses as monai_losses
+from segmentation_models_pytorch import losses as smp_losses
 
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.losses import DiceCELoss, FocalLoss, TverskyLoss, weigh_classes
+from flexunet_pl.losses import DiceCELoss, FocalLoss, TverskyLoss, compute_loss, weigh_classes
 
-LOSSES = [DiceCELoss(), FocalLoss(), TverskyLoss()]
+# of this package, and those of others that fit as they are: one tester for all
+LOSSES = [
+    DiceCELoss(),
+    DiceCELoss(include_background=True, lambda_dice=0.5),
+    FocalLoss(),
+    TverskyLoss(),
+    torch.nn.CrossEntropyLoss(),
+    smp_losses.DiceLoss("multiclass"),
+    smp_losses.LovaszLoss("multiclass"),
+    smp_losses.TverskyLoss("multiclass"),
+]
 
 
 def batch():
@@ -14,15 +25,25 @@ def batch():
     return torch.randn(2, 3, 5, 7, generator=generator, requires_grad=True), mask
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_a_perfect_prediction_is_better_than_a_random_one_and_both_have_gradients(loss):
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{type(loss).__module__}.{type(loss).__name__}")
+def test_a_loss_is_a_number_that_falls_towards_the_truth(loss):
     logits, mask = batch()
     perfect = torch.nn.functional.one_hot(mask, 3).movedim(-1, 1) * 50.0
-    random = loss(logits, mask)
+    random = compute_loss(loss, logits, mask)
     assert random.ndim == 0
-    assert loss(perfect, mask) < random
+    assert torch.isfinite(random)
+    assert loss(perfect, mask) < random < loss(-perfect, mask)
     random.backward()
-    assert logits.grad.abs().sum() > 0
+    assert torch.isfinite(logits.grad).all()
+    assert loss(logits.detach() - 0.1 * logits.grad / logits.grad.norm(), mask) < random
+    assert loss(logits.flip(0), mask.flip(0)).item() == pytest.approx(random.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [DiceCELoss(), TverskyLoss()])  # monai computes the focal loss in float32
+def test_the_gradient_is_that_of_finite_differences(loss):
+    logits, mask = batch()
+    corner = logits.detach().double()[..., :2, :2].requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: loss(z, mask[..., :2, :2]), corner)
 
 
 def test_focal_loss_without_focus_is_cross_entropy():

@@ -1,6 +1,7 @@
 """Callbacks, one side effect each."""
 
 from flexunet_pl.callbacks.case_scores import CaseScores
+from flexunet_pl.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from flexunet_pl.callbacks.epoch_change import EpochChangeInference
 from flexunet_pl.callbacks.finite_loss import FiniteLoss
 from flexunet_pl.callbacks.history import HistoryCurves
@@ -12,11 +13,13 @@ from flexunet_pl.callbacks.train_samples import TrainSamples
 from flexunet_pl.prediction.writer import PredictionWriter
 
 __all__ = [
+    "BestCheckpoint",
     "CaseScores",
     "EpochChangeInference",
     "FiniteLoss",
     "GracefulStop",
     "HistoryCurves",
+    "LastCheckpoint",
     "PredictionWriter",
     "RandomState",
     "RunRecord",

@@ -127,7 +127,7 @@ class CaseScores(Callback):
     def _group(self, name: str) -> str:
         group = group_of(Path(name), self.regex)
         if group is None and self.regex is not None:
-            raise UserError(f"{name}: scores.group_regex finds no patient in this name; mend the expression")
+            raise UserError(f"{name}: scores.group_regex finds no patient in this name; correct the expression")
         return name if group is None else group
 
 

@@ -30,8 +30,8 @@ _DRAWN_EVERY_S = 5  # four pictures take longer than a small epoch
 class HistoryCurves(Callback):
     """Writes ``train_losses``, ``train_metrics`` (the reference's columns), ``train_dice`` and ``learning_rate``.
 
-    Each is a CSV file, written after every epoch, and a picture, which is drawn anew where some seconds have passed and
-    at the end. The rows are part of the checkpoint: a resumed run writes the whole course.
+    Each is a CSV file, written after every epoch, and a picture, which is drawn again where some seconds have passed
+    and at the end. The rows are part of the checkpoint: a resumed run writes the whole course.
     """
 
     def __init__(self) -> None:

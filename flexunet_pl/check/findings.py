@@ -76,8 +76,8 @@ def far_colors(scans: Sequence[Scan], rgb_map: RgbMap) -> Iterator[Finding]:
             known = ", ".join(map(str, rgb_map.colors))
             yield Finding(
                 "colour off the map",
-                f"{scan.pair.mask}: {count} pixels of colour {color}, far from every class ({known}); mend the mask or "
-                "add the colour to rgb_map",
+                f"{scan.pair.mask}: {count} pixels of colour {color}, far from every class ({known}); correct the mask "
+                "or add the colour to rgb_map",
             )
 
 
@@ -132,7 +132,7 @@ def copies_outside_of_train(scans: Sequence[Scan]) -> Iterator[Finding]:
 
 
 def duplicates_across_splits(scans: Sequence[Scan]) -> Iterator[Finding]:
-    """Name pictures that are in two splits: of equal pixels, or the same picture encoded anew; each of them once."""
+    """Name pictures that are in two splits: of equal pixels, or the same picture encoded again; each of them once."""
     first: dict[tuple[str, str], Scan] = {}  # by pixels and split
     named: set[int] = set()
     splits = list(dict.fromkeys(scan.split for scan in scans))

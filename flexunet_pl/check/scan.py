@@ -21,6 +21,7 @@ from flexunet_runtime.window import Window
 
 FLIPS = ("left-right", "top-bottom")
 GRID = 64  # cells along each side, in which edges and borders are compared
+_FEW = 64  # pairs
 _FEWEST = 32  # cells with a border, below which chance decides
 _SIDE = 256  # px, side at which they are found
 _THUMBNAIL = 32  # px
@@ -71,7 +72,7 @@ class Scan:
 
 
 def scan_pairs(
-    pairs: Iterable[tuple[str, Pair]], rgb_map: RgbMap, window: Window | None, workers: int
+    pairs: Iterable[tuple[str, Pair]], rgb_map: RgbMap, window: Window | None, workers: int | None = None
 ) -> Iterator[Scan]:
     """Scan pairs, in their order.
 
@@ -79,13 +80,13 @@ def scan_pairs(
         pairs: Split and files.
         rgb_map: Classes and colours.
         window: Lowest and highest value of 16-bit and float images.
-        workers: Processes; 0 scans in this one.
+        workers: Processes; 0 scans in this one; by default as many as there are cores.
 
     Yields:
         One scan per pair.
     """
     scan = partial(scan_pair, rgb_map=rgb_map, window=window)
-    yield from map_processes(scan, list(pairs), workers, chunk=8)
+    yield from map_processes(scan, list(pairs), workers, chunk=8, few=_FEW)
 
 
 def scan_pair(place: tuple[str, Pair], rgb_map: RgbMap, window: Window | None = None) -> Scan:

@@ -17,7 +17,7 @@ def exit_status(error: BaseException) -> int:
         error: What ended the command.
 
     Returns:
-        2 where the user can mend it, 3 where the run failed, 128 and the signal's number after a signal, 70 for what
+        2 where the user can correct it, 3 where the run failed, 128 and the signal's number after a signal, 70 for what
         should not have happened.
     """
     if isinstance(error, RunInterrupted):
@@ -70,7 +70,7 @@ def one_line(error: BaseException) -> str:
         return lines[-1].partition(": ")[2]
     if exit_status(error) == OUR_MISTAKE:
         said = " ".join(lines)[:500]
-        return f"{type(error).__name__}: {said}; this is a mistake of ours: please report what --debug prints"
+        return f"{type(error).__name__}: {said}; this is an error in flexunet: please report what --debug prints"
     return " ".join(lines)
 
 

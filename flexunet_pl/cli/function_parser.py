@@ -27,7 +27,7 @@ def run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
     """
     from jsonargparse import ArgumentParser
 
-    from flexunet_pl.cli.parser_errors import explain_mistake
+    from flexunet_pl.cli.parser_errors import explain_parser_error
 
     summary = (function.__doc__ or "").partition("Args:")[0]
     parser = ArgumentParser(prog=f"flexunet {verb}", description=summary, exit_on_error=False, allow_abbrev=False)
@@ -45,7 +45,7 @@ def run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
         given = parser.parse_args(words)
     except argparse.ArgumentError as error:
         known = [key.replace("_", "-") for key in vars(parser.get_defaults())]
-        raise UserError(f"{verb}: {explain_mistake(error.message, known)}") from error
+        raise UserError(f"{verb}: {explain_parser_error(error.message, known)}") from error
     return function(**given.as_dict())
 
 

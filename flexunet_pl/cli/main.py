@@ -71,8 +71,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: What follows the program's name; taken from the process where none is given.
 
     Returns:
-        Exit status: 0 done; 1 there are findings, or a part failed; 2 the user can mend it; 3 the run failed; 70 a
-        mistake of ours; 128 and the signal's number after a signal.
+        Exit status: 0 done; 1 there are findings, or a part failed; 2 the user can correct it; 3 the run failed; 70 a
+        error in flexunet itself; 128 and the signal's number after a signal.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words

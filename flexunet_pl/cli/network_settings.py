@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flexunet_pl.common.class_paths import NETWORK, POSITIONS, find_class, find_stranger
+from flexunet_pl.common.class_paths import find_class, find_stranger
+from flexunet_pl.common.class_positions import NETWORK, POSITIONS
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.build import without_downloads
 from flexunet_pl.models.load import SavedModel
@@ -29,12 +30,7 @@ def settings_of(saved: SavedModel, given: Any) -> dict[str, Any]:
     Raises:
         ModelFileError: If the checkpoint's network may not be built, or its weights do not fit it.
     """
-    settings: dict[str, Any] = {
-        "rgb_map": saved.rgb_map.to_dict(),
-        "image_size": list(saved.image_size),
-        "in_channels": saved.in_channels,
-        "image_window": list(saved.image_window) if saved.image_window is not None else None,
-    }
+    settings = saved.settings
     if saved.network is None:
         raise ModelFileError(
             f"{saved.path}: does not know how its network was built; load it with `load_model(path, network)`"

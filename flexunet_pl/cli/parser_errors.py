@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from flexunet_pl.common.class_paths import POSITIONS, trust_hint
+from flexunet_pl.common.class_paths import trust_hint
+from flexunet_pl.common.class_positions import POSITIONS
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.yaml import read_yaml
 
@@ -15,7 +16,7 @@ _UNKNOWN = re.compile(
 )
 
 
-def explain_mistake(message: str, known: Iterable[str]) -> str:
+def explain_parser_error(message: str, known: Iterable[str]) -> str:
     """Turn a parser's message into one line: the key, what is wrong, the remedy.
 
     Args:

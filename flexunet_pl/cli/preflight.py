@@ -4,18 +4,77 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 
+from flexunet_pl.check.quick import quick_check
+from flexunet_pl.cli.defaults import MONITORS
+from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.common.processes import count_cores
+from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.metrics.epoch import score_names
 from flexunet_pl.task import SegmentationTask
 
+_MOST_FINDINGS = 5  # of the data, shown before a training
+_FEW_PROCESSES, _PROCESSES_PER_CORE = 16, 4
 _COPIES = 9  # of the weights: best, last and one that is being written, each with two moments of an optimizer
 _LOCK = "run.lock"
+
+
+def check_trainer(trainer_config: Mapping[str, Any], num_workers: int) -> None:
+    """Refuse what Lightning takes and then fails by, and more processes than a machine can bear.
+
+    Args:
+        trainer_config: The `trainer` section of the configuration.
+        num_workers: Processes that read data, besides each training process.
+
+    Raises:
+        UserError: If there is such a setting.
+    """
+    for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
+        value = trainer_config.get(key)
+        if isinstance(value, int | float) and value <= 0:
+            raise UserError(f"trainer.{key} is {value}; it must be above 0")
+    strategy = str(trainer_config.get("strategy"))
+    if strategy.endswith(("spawn", "fork", "notebook")):
+        raise UserError(f"trainer.strategy: {strategy} cannot hand a run to its processes; use ddp")
+    most = max(_FEW_PROCESSES, _PROCESSES_PER_CORE * count_cores())
+    if num_workers > most:
+        raise UserError(f"data.num_workers is {num_workers}; this machine has {count_cores()} cores: at most {most}")
+    devices = trainer_config.get("devices")
+    asked = int(str(devices)) if str(devices).isdecimal() else 1
+    if asked > most:
+        raise UserError(
+            f"trainer.devices is {devices}; this machine has {count_cores()} cores: at most {most} processes"
+        )
+
+
+@contextmanager
+def check_fit(trainer: Trainer, task: SegmentationTask, data: SegmentationDataModule, config: Any) -> Iterator[None]:
+    """Look for errors before any folder is made; then make that of the run, and hold it.
+
+    Args:
+        trainer: The trainer, set up.
+        task: The task.
+        data: The data, set up.
+        config: Configuration of `fit`.
+
+    Yields:
+        Nothing; see `claim_run_folder`.
+    """
+    for finding in quick_check(data.pairs)[:_MOST_FINDINGS] if trainer.is_global_zero else ():
+        say(f"warning: {finding.message} (`flexunet check` finds more)")
+    check_monitors(trainer, task, {key: config[key].monitor for key in MONITORS})
+    check_checkpoint_folder(trainer, config.checkpoint.dirpath, config.ckpt_path)
+    with ExitStack() as held:
+        if trainer.is_global_zero:
+            held.enter_context(claim_run_folder(trainer, task, config.checkpoint.dirpath, data.root))
+        yield
 
 
 def check_monitors(trainer: Trainer, task: SegmentationTask, monitors: Mapping[str, str | None]) -> None:

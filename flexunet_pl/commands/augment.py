@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from typing import Any, Literal
 import albumentations
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
-from flexunet_pl.common.console import say
+from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.data.transforms import RadialDistortion, SmoothDistortion
@@ -24,6 +22,7 @@ from flexunet_pl.io.pairs import Pair, list_pairs, size_mismatch
 from flexunet_pl.io.patient_ids import copy_source
 from flexunet_pl.prepare.place import check_new_folder, place_file
 
+_FEW = 64  # pictures
 _SHOWN = 160  # px, side of a picture in variants.png
 _RADIUS = 0.5  # of the circle that is distorted, as a share of the width
 _ELASTIC = 110.0  # what is left of the 1300 of the original, whose filter runs across the channels too
@@ -99,7 +98,7 @@ def augment_data(
 ) -> None:
     """Write variants of the training pictures beside them, as the original does; valid and test stay as they are.
 
-    fit augments each picture anew in every epoch, which serves most data sets better: this verb is for comparing with
+    fit augments each picture again in every epoch, which serves most data sets better: this verb is for comparing with
     the original, and for other tools. Image and mask are moved by the same field, and no colour of a mask is changed;
     what comes in from outside of a picture is black. variants.png shows each of them.
 
@@ -129,10 +128,9 @@ def augment_data(
             for kind, path in zip(("images", "masks"), pair, strict=True):
                 place_file(path, out / split / kind / path.name, mode)
     write = partial(_write_variants, variants=parsed, out=out / "train", seed=seed)
-    count = (os.cpu_count() or 1) if workers is None else workers
-    done = map_processes(write, train, count if len(train) > 64 else 0, chunk=4)
+    done = map_processes(write, train, workers, chunk=4, few=_FEW)
     try:
-        for _ in track(done, "augmenting", total=len(train), transient=True):
+        for _ in show_progress(done, "augmenting", len(train)):
             pass
     except UserError:
         shutil.rmtree(out)  # which was new or empty: half of a data set is of no use

@@ -1,18 +1,14 @@
 """The verb `check`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import track
 
 from flexunet_pl.check.findings import Finding, find_faults, rank_look_alikes
 from flexunet_pl.check.output import print_results, to_json, write_results
 from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.check.summary import summarise
-from flexunet_pl.common.console import say
+from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.experiment_file import read_model_section
 from flexunet_pl.io.checksums import NAME, find_changes, write_lock
@@ -78,10 +74,7 @@ def check_data(
             f"group-regex `{group_regex}` finds a patient in none of the names, such as {pairs[0][1].image.name}"
         )
     known = RgbMap.parse(rgb_map) if rgb_map is not None else propose_map([pair.mask for _, pair in pairs])
-    processes = (os.cpu_count() or 1) if workers is None else workers
-    scanned = scan_pairs(pairs, known, window, processes if len(pairs) > 64 else 0)
-    console = Console(stderr=True)
-    scans = list(track(scanned, "checking", total=len(pairs), console=console, disable=not console.is_terminal))
+    scans = list(show_progress(scan_pairs(pairs, known, window, workers), "checking", len(pairs)))
     of_files = [pair for _, pair in pairs]
     changes = [] if lock else find_changes(root, of_files)
     findings = [*problems, *(Finding("changed file", line) for line in changes), *find_faults(scans, known, groups)]
@@ -103,7 +96,7 @@ def check_data(
 def _lock(root: Path, pairs: list[Pair], findings: list[Finding]) -> None:
     broken = sum(finding.kind in {"pairing", "unusable file"} for finding in findings)
     if broken:
-        say(f"{root / NAME}: not written: {broken} of the findings are files that cannot be used; mend them first")
+        say(f"{root / NAME}: not written: {broken} of the findings are files that cannot be used; correct them first")
     else:
         say(f"{root / NAME} written, with {write_lock(root, pairs)} files")
 

@@ -70,7 +70,7 @@ def read_config(path: Path, *, like_the_original: bool = False) -> Conversion:
         for parent in parents:
             node = node[parent]
         if PureWindowsPath(node[last]).drive and os.name != "nt":
-            conversion.remarks.append(f"{key} is {node[last]}, a path of another system; set it anew")
+            conversion.remarks.append(f"{key} is {node[last]}, a path of another system; set it again")
         else:
             # relative to the file's folder there, to the working folder here: absolute is right in both
             node[last] = os.path.normpath(path.absolute().parent / node[last])

@@ -2,26 +2,24 @@
 
 import csv
 import io
-import os
 import shutil
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.progress import track
-
 from flexunet_pl.commands.split import check_seed, write_split
-from flexunet_pl.common.console import say
+from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.common.processes import map_processes
+from flexunet_pl.common.processes import count_cores, map_processes
 from flexunet_pl.io.pairs import survey_pairs
 from flexunet_pl.prepare.raw_files import RawFiles
 from flexunet_pl.prepare.recipe import Recipe, read_recipe
 from flexunet_pl.prepare.slices import CaseResult, write_case
 
+_FEW = 3  # cases
+_MOST_WORKERS = 4  # each holds a volume in memory
 _LOG = "prepared.csv"
 _COLUMNS = ("stem", "image", "mask", "source", "slices", "empty")
 
@@ -40,7 +38,7 @@ def prepare_data(
     The recipes chest-ct-subset, covid-19, lung-tumor, nbm and 3d-liver-tumor come with the package; data/recipes has
     their sources, licences and layouts, and is the place to look for how to write one. A run that was interrupted goes
     on where it stopped. A file that cannot be used is named and the rest goes on; the exit status is 1 then, and the
-    split waits until it is mended.
+    split waits until it is corrected.
 
     Args:
         recipe: Name of a recipe, or path of a YAML file.
@@ -77,12 +75,11 @@ def prepare_data(
     left = [case for case in cases if case.stem not in done]
     if done:
         say(f"going on: {len(cases) - len(left)} of {len(cases)} cases are done")
-    count = min(4, os.cpu_count() or 1) if workers is None else workers
     write = partial(write_case, recipe=steps, raw=files, out=slices)
-    results = map_processes(write, left, count if len(left) > 3 else 0)
-    console = Console(stderr=True)
+    count = min(_MOST_WORKERS, count_cores()) if workers is None else workers
+    results = map_processes(write, left, count, few=_FEW)
     failed = 0
-    for result in track(results, "preparing", total=len(left), console=console, disable=not console.is_terminal):
+    for result in show_progress(results, "preparing", len(left)):
         if result.error:
             failed += 1
             say(f"flexunet: {result.error}")
@@ -96,7 +93,7 @@ def _finish(out: Path, recipe: Recipe, failed: int, mode: Literal["link", "copy"
     kept, empty = (sum(int(row[key]) for row in rows.values()) for key in ("slices", "empty"))
     say(f"{len(rows)} cases prepared, {failed} failed; {kept} slices, {empty} empty ones left out")
     if failed:
-        say(f"the split waits: mend or remove what failed and run this again; {out / 'slices'} has the rest")
+        say(f"the split waits: correct or remove what failed and run this again; {out / 'slices'} has the rest")
         return 1
     if (out / "split.csv").exists():
         return _compare_split(out)
@@ -119,7 +116,7 @@ def _compare_split(out: Path) -> int:
     if new:
         say(
             f"the split was drawn before {len(new)} slices came, such as {new[0]}: they are in slices/ alone; remove "
-            f"{out / 'split.csv'} and run this again to draw it anew"
+            f"{out / 'split.csv'} and run this again to draw it again"
         )
         return 1
     say("the split is there already and stays as it is")
@@ -172,9 +169,9 @@ def _read_log(path: Path) -> dict[str, dict[str, str]]:
         reader = csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))
         rows = {row["stem"]: row for row in reader if None not in row.values()}
     except (UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise UserError(f"{path}: is damaged; remove it to prepare all anew") from error
+        raise UserError(f"{path}: is damaged; remove it to prepare all again") from error
     if tuple(reader.fieldnames or ()) != _COLUMNS:
-        raise UserError(f"{path}: is damaged; remove it to prepare all anew")
+        raise UserError(f"{path}: is damaged; remove it to prepare all again")
     return rows
 
 

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
-from flexunet_pl.common.console import say
+from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.experiment_file import read_model_section
 from flexunet_pl.common.processes import map_processes
@@ -87,11 +85,10 @@ def score_masks(
     classes = _classes(rgb_map, experiment, list(truths.values()))
     measured = compared if surfaces else None
     unit = "mm" if in_mm or spacing_mm is not None else "px"
-    count = (os.cpu_count() or 1) if workers is None else workers
     results, printed = [], []
     for number, folder in enumerate(pred):
         cases = _pair(folder, truths, group_regex)
-        scores, accuracy = _measure(cases, classes, measured, count)
+        scores, accuracy = _measure(cases, classes, measured, workers)
         summaries = summarise_cases(scores)
         facts = {"pred": str(folder), "target": str(target), "cases": len(cases), "unit": unit, "tolerance": tolerance,
                  "dice_coef_multiclass": accuracy}  # fmt: skip
@@ -181,7 +178,7 @@ def _pair(folder: Path, truths: Mapping[str, Path], group_regex: str | None) -> 
     for name, path in truths.items():
         group = group_of(path, regex)
         if group is None and regex is not None:
-            raise UserError(f"{path}: the group-regex finds no patient in this name; mend the expression")
+            raise UserError(f"{path}: the group-regex finds no patient in this name; correct the expression")
         if _is_volume(predicted[name]) != _is_volume(path):
             raise DataError(
                 f"{predicted[name]}: only one of this and {path} is a volume; give both as one or the other"
@@ -191,12 +188,11 @@ def _pair(folder: Path, truths: Mapping[str, Path], group_regex: str | None) -> 
 
 
 def _measure(
-    cases: Sequence[_Case], rgb_map: RgbMap, surfaces: Surfaces | None, workers: int
+    cases: Sequence[_Case], rgb_map: RgbMap, surfaces: Surfaces | None, workers: int | None
 ) -> tuple[list[ClassScore], float]:
     measure = partial(_measure_files, rgb_map=rgb_map, surfaces=surfaces)
-    results = map_processes(measure, cases, workers if len(cases) >= _FEW else 0, chunk=8)
-    console = Console(stderr=True)
-    done = list(track(results, "scoring", total=len(cases), console=console, disable=not console.is_terminal))
+    results = map_processes(measure, cases, workers, chunk=8, few=_FEW)
+    done = list(show_progress(results, "scoring", len(cases)))
     return [score for scores, _ in done for score in scores], float(np.mean([accuracy for _, accuracy in done]))
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from rich.progress import track
 
-from flexunet_pl.common.console import say
+from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import sha256_of, written_in_place
 from flexunet_pl.io.masks import read_mask
@@ -93,7 +92,7 @@ def write_split(
     else:
         places = [str(fold) for fold in assign_folds(labels, groups, folds, seed)]
         folders = [out] * len(pairs)
-    for folder, pair in track(zip(folders, pairs, strict=True), "writing", total=len(pairs), transient=True):
+    for folder, pair in show_progress(zip(folders, pairs, strict=True), "writing", len(pairs)):
         for kind, path in zip(("images", "masks"), pair, strict=True):
             place_file(path, folder / kind / path.name, mode)
     for fold in range(folds or 0):
@@ -136,7 +135,7 @@ def _pairs(src: Path) -> list[Pair]:
 def _labels(pairs: Sequence[Pair], rgb_map: RgbMap | None) -> list[str]:
     """Name the classes that each mask shows."""
     known = rgb_map if rgb_map is not None else propose_map([pair.mask for pair in pairs])
-    masks = track(pairs, "reading masks", transient=True)
+    masks = show_progress(pairs, "reading masks", len(pairs))
     return [",".join(map(str, np.unique(read_mask(pair.mask, known)))) for pair in masks]
 
 
@@ -150,7 +149,7 @@ def _link_fold(out: Path, fold: int, pairs: Sequence[Pair], places: Sequence[str
 def _group(pair: Pair, regex: re.Pattern[str] | None) -> str:
     found = group_of(pair.image, regex)
     if found is None and regex is not None:
-        raise UserError(f"{pair.image}: the group-regex finds no patient in this name; mend the expression")
+        raise UserError(f"{pair.image}: the group-regex finds no patient in this name; correct the expression")
     return found if found is not None else copy_source(pair.image.stem) or pair.image.stem
 
 

@@ -34,14 +34,24 @@ def _outlive(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def map_processes(function: Callable[[T], R], items: Sequence[T], workers: int, chunk: int = 1) -> Iterator[R]:
+def count_cores() -> int:
+    """Count the cores that this process may use, which on shared machines are fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def map_processes(
+    function: Callable[[T], R], items: Sequence[T], workers: int | None = None, *, chunk: int = 1, few: int = 0
+) -> Iterator[R]:
     """Call a function with each item and give the results in their order.
 
     Args:
         function: What to call; it must be picklable.
         items: The items.
-        workers: Processes; 0 calls it in this one.
+        workers: Processes; 0 calls it in this one; by default as many as there are cores.
         chunk: Items that are handed to a process at a time.
+        few: Number of items up to which it is called in this process, since starting others takes longer.
 
     Yields:
         The results.
@@ -50,13 +60,14 @@ def map_processes(function: Callable[[T], R], items: Sequence[T], workers: int, 
         RunFailedError: If a process was lost.
         UserError: If the number of processes is negative.
     """
-    if workers < 0:
+    count = count_cores() if workers is None else workers
+    if count < 0:
         raise UserError(f"workers ({workers}) must not be negative; 0 does all in one process")
-    if not workers:
+    if not count or len(items) <= few:
         yield from map(function, items)
         return
     # spawned: a progress bar runs a thread, which a fork would copy in the middle of anything
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(min(count, len(items)), get_context("spawn"), initializer=end_with_parent) as pool:
         try:
             yield from pool.map(function, items, chunksize=chunk)
         except BrokenProcessPool as error:

@@ -116,7 +116,7 @@ class DiskCache:
         record, check = np.split(self._records[index], [-_CRC_BYTES])
         if not self._verified[index]:  # once in each process
             if zlib.crc32(record.data) != int.from_bytes(check.tobytes(), "little"):
-                raise DataError(f"{self.path}: is damaged; remove it, and it is written anew")
+                raise DataError(f"{self.path}: is damaged; remove it, and it is written again")
             self._verified[index] = True
         image, mask = np.split(record, [height * width * channels])
         return image.reshape(self.shape), mask.reshape(height, width)

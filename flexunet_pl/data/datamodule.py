@@ -4,27 +4,31 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningDataModule
-from rich.progress import track
 from torch.utils.data import DataLoader
 
-from flexunet_pl.common.console import say
+from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
-from flexunet_pl.common.processes import end_with_parent
+from flexunet_pl.common.processes import count_cores
 from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.data.cache import Cache, DiskCache, RamCache, content_key
 from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.foreground import find_foreground
+from flexunet_pl.data.loaders import Loaders, position_in_training
 from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import PRESETS, Transform
-from flexunet_pl.io.cases import Case, SliceRules, count_slices, list_cases
+from flexunet_pl.io.cases import SliceRules
 from flexunet_pl.io.checksums import find_changes
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.pairs import Pair, check_pair, list_pairs
+from flexunet_pl.models.inference import Inference
+from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan, plan_prediction
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
+
+_MAX_SEED = 2**32 - 1  # of numpy
+_MAX_BATCH = 2**16
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -55,6 +59,8 @@ class SegmentationDataModule(LightningDataModule):
         foreground_share: Share of the training images drawn that are to show more than the background, for small
             lesions; where they do anyway, and with null, all are drawn alike.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
+        inference: How the network will be applied to what is predicted.
+        output: Where predictions go: what is there already is not predicted again.
     """
 
     def __init__(
@@ -74,6 +80,8 @@ class SegmentationDataModule(LightningDataModule):
         cache: Literal["none", "ram", "disk"] = "none",
         foreground_share: float | None = None,
         fold: int | None = None,
+        inference: Inference | None = None,
+        output: PredictionOutput | None = None,
     ) -> None:
         super().__init__()
         self.root = root
@@ -83,29 +91,23 @@ class SegmentationDataModule(LightningDataModule):
         )
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", "137"))  # where Lightning's seed_everything leaves it
-        if seed < 0:
-            raise UserError(f"data.seed ({seed}) must not be negative")
-        if batch_size < 1 or (num_workers is not None and num_workers < 0):
-            raise UserError(f"data.batch_size ({batch_size}) must be at least 1, data.num_workers ({num_workers}) 0")
-        self.batch_size = batch_size
-        self.num_workers = min(4, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
+        _check_numbers(seed, batch_size, num_workers, foreground_share)
+        self.batch_size = batch_size  # which `BatchSizeFinder` sets
+        self.num_workers = min(4, count_cores() // 2) if num_workers is None else num_workers
         self.start_method = start_method
         self.train_transform: Transform | None = (
             PRESETS[train_transform]() if isinstance(train_transform, str) else train_transform
         )
         self.seed = seed
         self.predict_dir = predict_dir
-        if foreground_share is not None and not 0 < foreground_share <= 1:
-            raise UserError(f"data.foreground_share ({foreground_share}) must be above 0 and at most 1")
         self.cache = cache
         self.foreground_share = foreground_share
         self.fold = fold
         self.pairs: dict[str, list[Pair]] = {}
         self.volume = volume
-        self.tiled = False  # whether pictures to predict keep their size; `Inference` says it
-        self.predict_cases: list[Case] = []
-        self.predict_pictures: list[tuple[Case, int]] = []  # of this process: case, and number of the slice
-        self.unusable: dict[str, str] = {}  # files of its part that cannot be predicted, and why
+        self.inference = inference if inference is not None else Inference()
+        self.output = output
+        self._plan: PredictionPlan | None = None
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
@@ -128,42 +130,31 @@ class SegmentationDataModule(LightningDataModule):
         """
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
             if split not in self.pairs:
-                pairs = list_pairs(self.folder(split))
-                for pair in pairs:
-                    check_pair(pair)
-                changes = find_changes(self.folder(split).parent, pairs)
-                if changes:
-                    rest = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-                    raise DataError(f"{changes[0]}{rest}; restore it, or write it anew with flexunet check --lock")
-                self.pairs[split] = pairs
-        if stage == "predict" and not self.predict_cases:
+                self.pairs[split] = _list_split(self.folder(split))
+        if stage == "predict":
             if self.predict_dir is None:
                 raise UserError("data.predict_dir is missing: name the folder of images to predict")
-            self.predict_cases = list_cases(self.predict_dir)
+            # without a trainer the checkpoint is not known, and so not what is done
+            trainer = self.trainer
+            output, checkpoint = (self.output, trainer.ckpt_path) if trainer is not None else (None, None)
+            self._plan = plan_prediction(
+                self.predict_dir, self.volume, output, self.inference, checkpoint, self._process()
+            )
 
-    def folder(self, split: str) -> Path:
-        """Return the folder of a split, which holds images/ and masks/.
-
-        Args:
-            split: Such as train, valid or test.
-
-        Returns:
-            The folder.
+    @property
+    def plan(self) -> PredictionPlan:
+        """What is to be predicted.
 
         Raises:
-            UserError: If no root was given.
-            DataError: If the root or the fold is missing.
+            RuntimeError: If `setup` was not called for it.
         """
-        if self.root is None:
-            raise UserError("data.root is missing: name the folder that holds train, valid and test")
-        if not self.root.is_dir():
-            raise DataError(f"{self.root}: no such folder; set `data.root` to the one that holds train, valid and test")
-        if self.fold is None:
-            return self.root / split
-        folder = self.root / f"fold_{self.fold}"
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such fold; make folds with `flexunet split`, or leave data.fold out")
-        return folder / split
+        if self._plan is None:
+            raise RuntimeError('call setup("predict") before the plan is used')
+        return self._plan
+
+    def folder(self, split: str) -> Path:
+        """Return the folder of a split, which holds images/ and masks/; see `split_folder`."""
+        return split_folder(self.root, split, self.fold)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training images, shuffled and augmented."""
@@ -183,9 +174,9 @@ class SegmentationDataModule(LightningDataModule):
         )
         if self.trainer is not None:
             # Lightning starts the iterator before it tells the sampler the epoch: a resumed run would replay epoch 0
-            epoch, batches = _position(self.trainer)
+            epoch, batches = position_in_training(self.trainer)
             sampler.resume(epoch, batches * self.batch_size)
-        return self._loader(self._dataset("train", self.train_transform), sampler, collate)
+        return self._loaders.load(self._dataset("train", self.train_transform), sampler, collate)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation images, in order."""
@@ -197,21 +188,14 @@ class SegmentationDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[PredictBatch]:
         """Return the images and slices of `predict_dir`, in order; a process has whole volumes."""
-        self.list_pictures()
-        dataset = PredictDataset(self.predict_pictures, self.reader, self.volume, self.tiled)
-        batch_size = 1 if self.tiled else self.batch_size  # where each may have its own size
-        return self._loader(dataset, range(len(dataset)), collate_predict, batch_size)
+        tiled = self.inference.tiled
+        dataset = PredictDataset(self.plan.pictures, self.reader, self.volume, tiled)
+        batch_size = 1 if tiled else self.batch_size  # where each may have its own size
+        return self._loaders.load(dataset, range(len(dataset)), collate_predict, batch_size)
 
-    def list_pictures(self) -> None:
-        """List the images and slices that are this process's part, unless it is done; note the volumes without any."""
-        rank, world_size = self._process()
-        if self.predict_pictures or self.unusable:
-            return
-        for case in self.predict_cases[rank::world_size]:
-            try:
-                self.predict_pictures += [(case, number) for number in range(count_slices(case, self.volume))]
-            except DataError as error:
-                self.unusable[str(case.path)] = str(error)
+    @property
+    def _loaders(self) -> Loaders:
+        return Loaders(self.batch_size, self.num_workers, self.start_method, self.seed)
 
     def _dataset(self, split: str, transform: Transform | None = None) -> SegmentationDataset:
         dataset = SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed)
@@ -231,36 +215,64 @@ class SegmentationDataModule(LightningDataModule):
             say(f"writing {cache.path}, {cache.size / 2**20:.0f} MiB; it may be deleted at any time")
             order = [SampleKey(0, i) for i in range(len(dataset))]
             plain = SegmentationDataset(dataset.pairs, self.rgb_map, self.reader)
-            samples = (s for batch in track(self._loader(plain, order, list), "caching", transient=True) for s in batch)
+            loader = self._loaders.load(plain, order, list)
+            samples = (s for batch in show_progress(loader, "caching", len(loader)) for s in batch)
             cache.fill((s["image"].numpy(), s["mask"].numpy()) for s in samples)
         return cache
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         rank, world_size = self._process()
         sampler = EpochSampler(len(self.pairs[split]), seed=self.seed, rank=rank, world_size=world_size)
-        return self._loader(self._dataset(split), sampler, collate)
+        return self._loaders.load(self._dataset(split), sampler, collate)
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _loader(self, dataset: Any, sampler: Any, collate_fn: Any, batch_size: int | None = None) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size if batch_size is None else batch_size,
-            sampler=sampler,
-            collate_fn=collate_fn,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            multiprocessing_context=self.start_method if self.num_workers > 0 else None,
-            worker_init_fn=end_with_parent,  # each sample seeds the generators anew, so that workers need no seed
-            pin_memory=torch.cuda.is_available(),
-            # a generator of its own: the loader must not draw from the one that dropout uses
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+
+def split_folder(root: Path | None, split: str, fold: int | None = None) -> Path:
+    """Return the folder of a split, which holds images/ and masks/.
+
+    Args:
+        root: Folder that holds train, valid and test, or folds.
+        split: Such as train, valid or test.
+        fold: Number of the fold; None where there are none.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: If no root was given.
+        DataError: If the root or the fold is missing.
+    """
+    if root is None:
+        raise UserError("data.root is missing: name the folder that holds train, valid and test")
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set `data.root` to the one that holds train, valid and test")
+    if fold is None:
+        return root / split
+    folder = root / f"fold_{fold}"
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such fold; make folds with `flexunet split`, or leave data.fold out")
+    return folder / split
 
 
-def _position(trainer: Any) -> tuple[int, int]:
-    """Return the epoch that training is in or will begin with, and how many of its batches are done."""
-    epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress
-    mid_epoch = epochs.started > epochs.processed and not batches.is_last_batch
-    return epochs.processed, batches.current.processed if mid_epoch else 0
+def _list_split(folder: Path) -> list[Pair]:
+    pairs = list_pairs(folder)
+    for pair in pairs:
+        check_pair(pair)
+    changes = find_changes(folder.parent, pairs)
+    if changes:
+        rest = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise DataError(f"{changes[0]}{rest}; restore it, or write it again with flexunet check --lock")
+    return pairs
+
+
+def _check_numbers(seed: int, batch_size: int, num_workers: int | None, foreground_share: float | None) -> None:
+    if not 0 <= seed <= _MAX_SEED:
+        raise UserError(f"data.seed is {seed}; it must be 0 to {_MAX_SEED}")
+    if not 1 <= batch_size <= _MAX_BATCH:
+        raise UserError(f"data.batch_size is {batch_size}; it must be 1 to {_MAX_BATCH}")
+    if num_workers is not None and num_workers < 0:
+        raise UserError(f"data.num_workers is {num_workers}; it must be at least 0")
+    if foreground_share is not None and not 0 < foreground_share <= 1:
+        raise UserError(f"data.foreground_share ({foreground_share}) must be above 0 and at most 1")

@@ -68,11 +68,12 @@ class SegmentationDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def __getitem__(self, key: SampleKey | int) -> Sample:
         """Read one sample.
 
         Args:
-            key: Which sample of which epoch.
+            key: Which sample of which epoch; a number is one of the first, as samplers that are not ours give it
+                (Lightning's own, for `trainer.overfit_batches`).
 
         Returns:
             Image and mask.
@@ -80,6 +81,8 @@ class SegmentationDataset(Dataset[Sample]):
         Raises:
             DataError: If the transform changes the size, or see `_read`.
         """
+        if isinstance(key, int):
+            key = SampleKey(0, key)
         pair = self.pairs[key.index]
         image, mask = self._read(key.index)
         if self.transform is not None:

@@ -1,13 +1,12 @@
 """Which masks show more than the background, for a sampler that draws them more often."""
 
-import os
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
+from flexunet_pl.common.console import show_progress
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.rgb_map import RgbMap
@@ -28,9 +27,8 @@ def find_foreground(masks: list[Path], rgb_map: RgbMap) -> NDArray[np.bool_]:
     Raises:
         DataError: If a mask cannot be read.
     """
-    workers = (os.cpu_count() or 1) if len(masks) > _FEW else 0
-    shown = map_processes(partial(_shows_foreground, rgb_map=rgb_map), masks, workers, chunk=16)
-    return np.array(list(track(shown, "reading masks", total=len(masks), transient=True)), dtype=bool)
+    shown = map_processes(partial(_shows_foreground, rgb_map=rgb_map), masks, chunk=16, few=_FEW)
+    return np.array(list(show_progress(shown, "reading masks", len(masks))), dtype=bool)
 
 
 def _shows_foreground(mask: Path, rgb_map: RgbMap) -> bool:

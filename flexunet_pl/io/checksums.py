@@ -82,11 +82,11 @@ def _read(path: Path) -> dict[str, str]:
             raise DataError(f"{path}: has more than {_MAX_BYTES // 10**6} MB, which no data set needs; remove it")
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); write it anew with flexunet check --lock") from error
+        raise DataError(f"{path}: cannot be read ({error}); write it again with flexunet check --lock") from error
     known = {}
     for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise DataError(f"{path}, line {number}: is no hash and name; write it anew with flexunet check --lock")
+            raise DataError(f"{path}, line {number}: is no hash and name; write it again with flexunet check --lock")
         known[match[2]] = match[1]
     return known

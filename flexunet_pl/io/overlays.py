@@ -68,6 +68,9 @@ def fit_size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
 
     Returns:
         Height and width, at least 1 each.
+
+    >>> fit_size((512, 256, 3), 100)
+    (100, 50)
     """
     scale = side / max(shape[:2])
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))

@@ -79,7 +79,7 @@ def survey_pairs(folder: Path) -> Survey:
         by_stem: dict[str, Path] = {}
         for path in candidates:
             if not path.is_file():
-                problems.append(f"{path}: leads nowhere; mend the link or remove it")
+                problems.append(f"{path}: leads nowhere; correct the link or remove it")
             elif by_stem.setdefault(_key(path), path) is not path:
                 problems.append(_ambiguous(path, by_stem[_key(path)]))
         found.append(by_stem)

@@ -29,6 +29,9 @@ def copy_source(stem: str) -> str | None:
 
     Returns:
         Such as ``76``; None for a name that is no copy's.
+
+    >>> copy_source("hflipped_rotated_90_76")
+    '76'
     """
     source = None
     while match := _COPY.fullmatch(stem if source is None else source):
@@ -46,6 +49,9 @@ def group_of(path: Path, group_regex: re.Pattern[str] | None) -> str | None:
 
     Returns:
         The name, or None where the expression does not match.
+
+    >>> group_of(Path("images/012_0034.png"), parse_group_regex("^([0-9]+)_"))
+    '012'
     """
     if group_regex is None:
         return None

@@ -100,9 +100,9 @@ def _nifti(path: Path) -> _Stored:
         n for place, many in places for n in struct.unpack_from(f"{order}{many}{'f' if first else 'd'}", head, place)
     ]
     if not np.isfinite(affine).all():
-        raise DataError(f"{path}: its affine is not finite; mend its header")
+        raise DataError(f"{path}: its affine is not finite; correct its header")
     if not 1 <= count <= 7 or min(dims[:count]) < 1 or _NIFTI_BITS.get(kind, bits) != bits or bits < 8:
-        raise DataError(f"{path}: its header makes no sense; export it again or remove it")
+        raise DataError(f"{path}: its header is invalid; export it again or remove it")
     if not length + 4 <= offset < _CHUNK:  # four bytes tell of extensions; readers differ on smaller offsets
         raise DataError(f"{path}: its header puts the voxels at byte {offset:g}; export it again or remove it")
     floats = order + _NIFTI_FLOATS[kind] if kind in _NIFTI_FLOATS else ""
@@ -113,9 +113,9 @@ def _mha(path: Path) -> _Stored:
     head, fields = _text_header(path, b"ElementDataFile", "=")
     width = _MHA_BYTES.get(fields.get("elementtype", "").removeprefix("met_"))
     if fields.get("elementdatafile") != "local" or fields.get("binarydata") != "true" or width is None:
-        raise DataError(f"{path}: keeps its voxels in another file or in a way that is not read; save it anew")
+        raise DataError(f"{path}: keeps its voxels in another file or in a way that is not read; save it again")
     if fields.get("ndims") not in {"2", "3", "4"} or int(fields["ndims"]) != len(fields.get("dimsize", "").split()):
-        raise DataError(f"{path}: its header makes no sense; export it again or remove it")
+        raise DataError(f"{path}: its header is invalid; export it again or remove it")
     channels = int(fields.get("elementnumberofchannels", "1"))
     packed = "zlib" if fields.get("compresseddata") == "true" else ""
     return _Stored(head, _product(path, fields.get("dimsize", "")) * channels, width, packed)
@@ -126,7 +126,7 @@ def _nrrd(path: Path) -> _Stored:
     packed = {"raw": "", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", ""))
     width = next((n for name, n in _NRRD_BYTES if name in fields.get("type", "")), None)
     if packed is None or width is None or {"data file", "datafile", "byte skip", "line skip"} & fields.keys():
-        raise DataError(f"{path}: keeps its voxels in another file or in a way that is not read; save it anew")
+        raise DataError(f"{path}: keeps its voxels in another file or in a way that is not read; save it again")
     return _Stored(head, _product(path, fields.get("sizes", "")), width, packed)
 
 
@@ -155,7 +155,7 @@ def _text_header(path: Path, last: bytes, mark: str) -> tuple[int, dict[str, str
 def _product(path: Path, sizes: str) -> int:
     numbers = [int(word) for word in sizes.split() if word.isdecimal() and len(word) < 10]
     if len(numbers) != len(sizes.split()) or not 1 <= len(numbers) <= 7:
-        raise DataError(f"{path}: its header makes no sense; export it again or remove it")
+        raise DataError(f"{path}: its header is invalid; export it again or remove it")
     return math.prod(numbers)
 
 

@@ -62,7 +62,7 @@ def read_volume(path: Path) -> Volume:
         values = sitk.GetArrayFromImage(image)
     numbers = (*image.GetDirection(), *image.GetOrigin(), *image.GetSpacing())
     if not np.isfinite(numbers).all() or abs(np.linalg.det(np.reshape(image.GetDirection(), (3, 3)))) < 0.5:
-        raise DataError(f"{path}: its affine is not finite or not invertible; mend its header")
+        raise DataError(f"{path}: its affine is not finite or not invertible; correct its header")
     bad = values.size - int(np.count_nonzero(np.isfinite(values)))
     if bad:
         raise DataError(f"{path}: {bad} of {values.size} voxels are not finite numbers; export it again")

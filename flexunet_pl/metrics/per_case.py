@@ -65,14 +65,14 @@ class Surfaces:
 
 
 def make_surfaces(spacing_mm: tuple[float, float] | None, tolerance: float) -> Surfaces:
-    """Return how borders are compared, once the numbers are seen to make sense.
+    """Return how borders are compared, once the numbers are checked.
 
     Args:
         spacing_mm: Distance of rows and of columns, or None for pixels.
         tolerance: Largest distance that counts as none.
 
     Raises:
-        UserError: If they make none.
+        UserError: If they are out of range.
     """
     spacing = spacing_mm or (1.0, 1.0)
     if not (all(0 < step < float("inf") for step in spacing) and 0 <= tolerance < float("inf")):

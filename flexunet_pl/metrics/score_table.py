@@ -27,7 +27,7 @@ def score_rows(
         "cases that show it": lambda c: f"{c['present']} of {c['present'] + c['absent']}",
     }
     for name, score in SCORES.items():
-        rows[score.label] = lambda c, name=name: _interval(c["means"][name], 4)  # type: ignore[misc]
+        rows |= _mean_rows(name, score.label, 4)
         if name == "dice":
             rows["Dice, median"] = lambda c: _number(c["means"]["dice"]["median"], 4)
             rows["Dice, pooled"] = lambda c: _number(c["dice_pooled"], 4)
@@ -36,8 +36,8 @@ def score_rows(
     rows["lesions found"] = lambda c: _share(c["lesion_recall"])
     rows["false lesions a case"] = lambda c: _number(c["false_lesions"], 2)
     if tolerance is not None:
-        rows[f"HD95 ({unit})"] = lambda c: _interval(c["means"]["hd95"], 1)
-        rows[f"borders within {tolerance:g} {unit}"] = lambda c: _interval(c["means"]["nsd"], 3)
+        rows |= _mean_rows("hd95", f"HD95 ({unit})", 1)
+        rows |= _mean_rows("nsd", f"borders within {tolerance:g} {unit}", 4)
     known = list(classes)
     made = {}
     for label, cell in rows.items():
@@ -61,19 +61,24 @@ def epoch_classes(scores: Mapping[str, float], class_names: Iterable[str]) -> di
     rates = ("dice_pooled", "miss_rate", "false_alarm_rate")
     return {
         name: {
-            "means": {key: {"mean": scores.get(f"{key}/{name}"), "low": None, "high": None} for key in SCORES},
+            "means": {key: {"mean": scores.get(f"{key}/{name}")} for key in SCORES},
             **{rate: scores.get(f"{rate}/{name}") for rate in rates},
         }
         for name in class_names
     }
 
 
-def _interval(mean: Mapping[str, Any], digits: int) -> str:
-    """Write a mean, and its 95 % interval where it has one."""
-    if not _is_defined(mean["mean"]) or not _is_defined(mean["low"]):
-        return _number(mean["mean"], digits)
-    fewer = min(digits, 3)
-    return f"{mean['mean']:.{digits}f} [{mean['low']:.{fewer}f}, {mean['high']:.{fewer}f}]"
+def _mean_rows(name: str, label: str, digits: int) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+    """Make the rows of a mean and of its 95 % interval."""
+
+    def interval(of_class: Mapping[str, Any]) -> str:
+        low, high = (_number(of_class["means"][name][end], digits) for end in ("low", "high"))
+        return "n/a" if low == "n/a" else f"{low} .. {high}"
+
+    return {
+        label: lambda c: _number(c["means"][name]["mean"], digits),
+        f"  95 % of {label.partition(' within')[0]}": interval,
+    }
 
 
 def _number(value: float | None, digits: int) -> str:

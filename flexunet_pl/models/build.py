@@ -14,7 +14,8 @@ from torch.nn.modules.module import (
 )
 from torch.nn.parameter import is_lazy
 
-from flexunet_pl.common.class_paths import NETWORK, check_class, is_plain
+from flexunet_pl.common.class_paths import check_class, is_plain
+from flexunet_pl.common.class_positions import NETWORK
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.schedule import MOST_WEIGHTS

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,7 @@ class Answer(NamedTuple):
         return Answer(self.mask.cpu(), self.probabilities.cpu(), uncertainty)
 
 
+@dataclass(frozen=True)
 class Inference:
     """How a trained network is applied to images.
 
@@ -53,17 +55,16 @@ class Inference:
         UserError: If a value is out of its range.
     """
 
-    def __init__(
-        self, tiled: bool = False, overlap: float = 0.25, tta: Literal["none", "flips"] = "none", mc_dropout: int = 0
-    ) -> None:
-        if not 0 <= overlap < 1:
-            raise UserError(f"inference.overlap ({overlap}) must be at least 0 and below 1")
-        if mc_dropout < 0 or mc_dropout == 1:
-            raise UserError(f"inference.mc_dropout ({mc_dropout}) must be 0, or at least 2 passes")
-        self.tiled = tiled
-        self.overlap = overlap
-        self.tta = tta
-        self.mc_dropout = mc_dropout
+    tiled: bool = False
+    overlap: float = 0.25
+    tta: Literal["none", "flips"] = "none"
+    mc_dropout: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise UserError(f"inference.overlap ({self.overlap}) must be at least 0 and below 1")
+        if self.mc_dropout < 0 or self.mc_dropout == 1:
+            raise UserError(f"inference.mc_dropout ({self.mc_dropout}) must be 0, or at least 2 passes")
 
     def apply(
         self,

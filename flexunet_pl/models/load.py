@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from flexunet_pl.checkpoint import VERSION_KEY, read_checkpoint
-from flexunet_pl.common.class_paths import POSITIONS, find_stranger, is_plain
+from flexunet_pl.common.class_paths import find_stranger, is_plain
+from flexunet_pl.common.class_positions import POSITIONS
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.models.build import build_network, for_pixels
-from flexunet_pl.models.weight_mismatch import explain_misfit
+from flexunet_pl.models.weight_mismatch import explain_mismatch
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
 
@@ -49,6 +50,16 @@ class SavedModel:
     resumable: bool
     lightning_version: str
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Map, sizes and window, as plain values."""
+        return {
+            "rgb_map": self.rgb_map.to_dict(),
+            "image_size": list(self.image_size),
+            "in_channels": self.in_channels,
+            "image_window": list(self.image_window) if self.image_window is not None else None,
+        }
+
     def build(self) -> nn.Module:
         """Return the trained network, in eval mode, on the CPU.
 
@@ -80,7 +91,7 @@ class SavedModel:
             if "meta tensor" in str(error):  # a class that computes with its weights while it is made
                 return
             raise ModelFileError(f"{self.path}: {error}") from error
-        if why := explain_misfit(network, self.weights):
+        if why := explain_mismatch(network, self.weights):
             raise ModelFileError(f"{self.path}: {why}")
 
     def _spec(self) -> dict[str, Any]:
@@ -166,7 +177,7 @@ def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fill(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> nn.Module:
     network = for_pixels(network)
-    if why := explain_misfit(network, weights):
+    if why := explain_mismatch(network, weights):
         raise ModelFileError(f"{path}: {why}")
     try:
         network.load_state_dict(dict(weights))

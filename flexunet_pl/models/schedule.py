@@ -42,6 +42,11 @@ def make_schedule(
 
     Raises:
         UserError: If an argument is out of its range.
+
+    >>> [level.filters for level in make_schedule(16, (9, 9), 4, (1, 1), 0.04)]
+    [16, 32, 64, 128]
+    >>> [level.kernel for level in make_schedule(16, (9, 5), 4, (1, 1), 0.04)]
+    [(9, 5), (7, 3), (5, 3), (3, 3)]
     """
     if base_filters < 1 or num_layers < 1:
         raise UserError(f"base_filters ({base_filters}) and num_layers ({num_layers}) must be at least 1")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 _SHOWN = 4  # weights that are named
 
 
-def explain_misfit(network: nn.Module, weights: Mapping[str, Any]) -> str | None:
+def explain_mismatch(network: nn.Module, weights: Mapping[str, Any]) -> str | None:
     """Compare the names and shapes of weights with those of a network.
 
     Args:

@@ -1,9 +1,7 @@
 """The files of a prediction: masks, label volumes, overlays, probabilities, uncertainty, films."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,46 +15,14 @@ from flexunet_pl.io.overlays import add_legend, draw_overlay
 from flexunet_pl.io.volumes import Volume, write_volume
 from flexunet_pl.models.inference import Answer
 from flexunet_pl.prediction.dicom_seg import write_dicom_seg
+from flexunet_pl.prediction.plan import PredictionOutput
+from flexunet_pl.prediction.resume import result_path
 from flexunet_pl.prediction.video import write_video
 from flexunet_pl.rgb_map import RgbMap
 
-SUBFOLDERS = ("overlays", "probabilities", "uncertainty")
-
-_OF_VOLUME = ("slices", "masks", "overlays", "probabilities")  # folders in that of a volume
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is written beside the masks.
-
-    Attributes:
-        overlay: Pictures with the classes tinted and a legend.
-        probabilities: Arrays of probabilities.
-        slices: Slices and masks of volumes as pictures.
-        video: Format of a film of a volume's overlays.
-        dicom_seg: DICOM Segmentation objects of DICOM series.
-    """
-
-    overlay: bool = False
-    probabilities: bool = False
-    slices: bool = False
-    video: Literal["none", "gif", "mp4"] = "none"
-    dicom_seg: bool = False
-
-
-def result_path(folder: Path, case: Case) -> Path:
-    """Return the file for the mask of a case.
-
-    Args:
-        folder: The output folder.
-        case: An image, or a volume.
-    """
-    suffix = ".npy" if case.is_array else ".nii.gz" if case.is_volume else ".png"
-    return folder / f"{case.name}{suffix}"
-
 
 def write_image_result(
-    folder: Path, case: Case, answer: Answer, source: SliceReader, rgb_map: RgbMap, wanted: Wanted
+    folder: Path, case: Case, answer: Answer, source: SliceReader, rgb_map: RgbMap, output: PredictionOutput
 ) -> None:
     """Write the files of an image.
 
@@ -66,13 +32,13 @@ def write_image_result(
         answer: What the network says of it, on the CPU.
         source: Reads it once more, for the overlay.
         rgb_map: The classes.
-        wanted: What is written beside the mask.
+        output: What is written beside the mask.
     """
     mask = answer.mask.numpy()
-    if wanted.overlay:
+    if output.overlay:
         picture = add_legend(draw_overlay(source.read(case, 0), mask, rgb_map), rgb_map)
         write_image(folder / "overlays" / f"{case.name}.png", picture)
-    if wanted.probabilities:
+    if output.probabilities:
         _write_probabilities(folder / "probabilities" / f"{case.name}.npz", answer)
     if answer.uncertainty is not None:
         write_image(folder / "uncertainty" / f"{case.name}.png", _as_grey(answer.uncertainty.numpy()))
@@ -87,15 +53,17 @@ class VolumeResult:
         case: The volume.
         source: Reads it once more, for its geometry and pictures.
         rgb_map: The classes.
-        wanted: What is written beside the label volume.
+        output: What is written beside the label volume.
     """
 
-    def __init__(self, folder: Path, case: Case, source: SliceReader, rgb_map: RgbMap, wanted: Wanted) -> None:
+    def __init__(
+        self, folder: Path, case: Case, source: SliceReader, rgb_map: RgbMap, output: PredictionOutput
+    ) -> None:
         self.folder = folder
         self.case = case
         self.source = source
         self.rgb_map = rgb_map
-        self.wanted = wanted
+        self.output = output
         self.masks: list[NDArray[np.uint8]] = []
         self.uncertainty: list[NDArray[np.float16]] = []
 
@@ -106,7 +74,7 @@ class VolumeResult:
             answer: On the CPU.
         """
         self.masks.append(answer.mask.numpy())
-        if self.wanted.probabilities:
+        if self.output.probabilities:
             path = self.folder / self.case.name / "probabilities" / f"{len(self.masks):04}.npz"
             _write_probabilities(path, answer)
         if answer.uncertainty is not None:
@@ -123,7 +91,7 @@ class VolumeResult:
             values = join_slices(self.uncertainty, self.source.rules).astype(np.float32)
             suffix = ".npy" if self.case.is_array else ".nii.gz"
             self._write_values(target.with_name(f"{Path(self.case.name).name}.uncertainty{suffix}"), values, volume)
-        if self.wanted.dicom_seg and self.case.path.is_dir():
+        if self.output.dicom_seg and self.case.path.is_dir():
             path = target.with_name(f"{Path(self.case.name).name}.seg.dcm")
             write_dicom_seg(path, labels, self.case.path, volume, self.rgb_map)
         self._write_pictures()
@@ -135,42 +103,23 @@ class VolumeResult:
             write_volume(path, values, volume)
 
     def _write_pictures(self) -> None:
-        place, wanted = self.folder / self.case.name, self.wanted
-        if not (wanted.slices or wanted.overlay or wanted.video != "none"):
+        place, output = self.folder / self.case.name, self.output
+        if not (output.slices or output.overlay or output.video != "none"):
             return
         frames = []
         for number, mask in enumerate(self.masks):
             picture, name = self.source.read(self.case, number), f"{number + 1:04}.png"
             overlay = add_legend(draw_overlay(picture, mask, self.rgb_map), self.rgb_map)
-            if wanted.slices:
+            if output.slices:
                 write_image(place / "slices" / name, picture[..., 0] if picture.shape[2] == 1 else picture)
                 write_mask(place / "masks" / name, mask, self.rgb_map)
-            if wanted.overlay:
+            if output.overlay:
                 write_image(place / "overlays" / name, overlay)
-            if wanted.video != "none":
+            if output.video != "none":
                 frames.append(overlay)
         if frames:
             place.mkdir(parents=True, exist_ok=True)
-            write_video(place / f"overlays.{wanted.video}", frames)
-
-
-def colliding(cases: Sequence[Case]) -> Case | None:
-    """Return a case whose mask would lie where other files of a prediction may lie, if there is one.
-
-    Args:
-        cases: The cases.
-    """
-    volumes = {case.name for case in cases if case.is_volume}
-    for case in cases:
-        parts = Path(case.name).parts
-        inside = any("/".join(parts[:i]) in volumes and parts[i] in _OF_VOLUME for i in range(1, len(parts) - 1))
-        if (
-            inside
-            or (parts[0] in SUBFOLDERS and len(parts) > 1)
-            or case.name.removesuffix(".uncertainty") in volumes - {case.name}
-        ):
-            return case
-    return None
+            write_video(place / f"overlays.{output.video}", frames)
 
 
 def _write_probabilities(path: Path, answer: Answer) -> None:

@@ -9,10 +9,20 @@ from typing import Any
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import sha256_of, written_in_place
 from flexunet_pl.io.cases import Case, fingerprint
-from flexunet_pl.prediction.outputs import result_path
 
 _NAME = "prediction.json"
 _LOG = "predicted"  # .csv, one for each process
+
+
+def result_path(folder: Path, case: Case) -> Path:
+    """Return the file for the mask of a case.
+
+    Args:
+        folder: The output folder.
+        case: An image, or a volume.
+    """
+    suffix = ".npy" if case.is_array else ".nii.gz" if case.is_volume else ".png"
+    return folder / f"{case.name}{suffix}"
 
 
 class PredictionRecord:
@@ -71,12 +81,12 @@ class PredictionRecord:
             if done.get(case.name) != fingerprint(case) or not result_path(self.folder, case).is_file()
         ]
 
-    def begin(self, rank: int, *, anew: bool) -> None:
+    def begin(self, rank: int, *, again: bool) -> None:
         """Write the record, and forget what was done where all is done again.
 
         Args:
             rank: Number of this process; the first one writes.
-            anew: Whether all is done again.
+            again: Whether all is done again.
 
         Raises:
             UserError: If the folder cannot be written to.
@@ -86,7 +96,7 @@ class PredictionRecord:
             self.folder.mkdir(parents=True, exist_ok=True)
             if rank:
                 return
-            for log in self.folder.glob(f"{_LOG}*.csv") if anew else ():
+            for log in self.folder.glob(f"{_LOG}*.csv") if again else ():
                 log.unlink()
             with written_in_place(self.folder / _NAME) as temporary:
                 temporary.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")

@@ -31,7 +31,7 @@ def score_section(run: Run, test: TestRun) -> Section:
         Table(
             ["", *classes],
             [[name, *cells] for name, cells in rows.items()],
-            f"{note} The background is no class. In brackets the 95 % interval, drawn over patients, where "
+            f"{note} The background is no class. 95 % intervals are drawn over patients, where "
             "scores.group_regex names them, or else over pictures.",
         ),
     ]

@@ -1,6 +1,5 @@
 """The sections on how a network was trained: curves, film strip, data, and what was run."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,9 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
+from flexunet_pl.common.console import show_progress
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.film_strip import cut_strip
@@ -150,10 +148,8 @@ def _draw_curves(figure: Figure, columns: dict[str, list[float]], *, log: bool) 
 
 def _count(masks: Sequence[Path], rgb_map: RgbMap) -> NDArray[np.int64]:
     """Count the pixels of each class in each mask, shape (masks, K)."""
-    workers = (os.cpu_count() or 1) if len(masks) > _FEW else 0
-    counted = map_processes(partial(_count_one, rgb_map=rgb_map), masks, workers, chunk=16)
-    console = Console(stderr=True)
-    rows = list(track(counted, "counting classes", total=len(masks), console=console, disable=not console.is_terminal))
+    counted = map_processes(partial(_count_one, rgb_map=rgb_map), masks, chunk=16, few=_FEW)
+    rows = list(show_progress(counted, "counting classes", len(masks)))
     return np.asarray(rows, dtype=np.int64).reshape(len(masks), len(rgb_map))
 
 

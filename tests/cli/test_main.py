@@ -15,9 +15,13 @@ from flexunet_pl.common.errors import RunFailedError, UserError
         (OSError(28, "No space left on device", "a.png"), 3, "a.png: No space left on device; "),
         (MemoryError("20 GiB"), 3, "memory ran out (20 GiB)"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (ValueError("shapes differ"), 70, "ValueError: shapes differ; this is a mistake of ours: please report what"),
-        (KeyError("x"), 70, "KeyError: 'x'; this is a mistake of ours"),
-        (AssertionError(), 70, "AssertionError: AssertionError; this is a mistake of ours"),
+        (
+            ValueError("shapes differ"),
+            70,
+            "ValueError: shapes differ; this is an error in flexunet: please report",
+        ),
+        (KeyError("x"), 70, "KeyError: 'x'; this is an error in flexunet"),
+        (AssertionError(), 70, "AssertionError: AssertionError; this is an error in flexunet"),
     ],
 )
 def test_each_kind_of_error_has_its_status_and_one_line(monkeypatch, capsys, error, status, line):

@@ -1,6 +1,6 @@
 import pytest
 
-from flexunet_pl.cli.parser_errors import explain_mistake, model_keys
+from flexunet_pl.cli.parser_errors import explain_parser_error, model_keys
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.yaml import read_yaml
 
@@ -23,7 +23,7 @@ from flexunet_pl.common.yaml import read_yaml
     ],
 )
 def test_a_parser_s_message_becomes_one_line(message, line):
-    assert explain_mistake(message, ["data.root", "data.seed"]) == line
+    assert explain_parser_error(message, ["data.root", "data.seed"]) == line
 
 
 def test_a_configuration_without_keys_is_named(tmp_path):

@@ -44,7 +44,7 @@ def test_a_path_of_windows_is_kept_and_remarked_on(config, flexunet):
     text = config.read_text()
     config.write_text(text.replace('"../../../dataset/Some Thing', '"D:\\data\\x').replace("/images/", "\\images"))
     output = flexunet("import-config", config, "--output", "x.yaml")
-    assert "data.root is D:/data/x, a path of another system; set it anew" in output
+    assert "data.root is D:/data/x, a path of another system; set it again" in output
     assert yaml.safe_load(Path("x.yaml").read_text())["data"]["root"] == "D:/data/x"
 
 

@@ -34,7 +34,8 @@ def test_the_page_says_what_the_tables_say(reported):
     summary = json.loads((reported / "test" / "version_0" / "summary.json").read_text())
     for name, scores in summary["classes"].items():
         dice = scores["means"]["dice"]
-        assert f"{dice['mean']:.3f} [{dice['low']:.3f}, {dice['high']:.3f}]" in page, name
+        assert f"{dice['mean']:.4f}" in page, name
+        assert f"{dice['low']:.4f} .. {dice['high']:.4f}" in page, name
     assert f"{summary['dice_coef_multiclass']:.4f}" in page
     assert "0.9792" in page  # the original's, for the same classes
     for words in ("counts the background", "SHA-256", "config.yaml", "seed", "Learning rate", "HD95"):

@@ -62,13 +62,14 @@ def main():
     from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningArgumentParser
 
-    from flexunet_pl.cli.lightning import _allow_imports, check_config
-    from flexunet_pl.common.class_paths import NETWORK, POSITIONS, find_class, find_stranger, importable_places
+    from flexunet_pl.cli.config_check import allow_imports, check_config
+    from flexunet_pl.common.class_paths import find_class, find_stranger
+    from flexunet_pl.common.class_positions import NETWORK, POSITIONS, importable_places
     from flexunet_pl.data.datamodule import SegmentationDataModule
     from flexunet_pl.task import SegmentationTask
 
     sys.addaudithook(watch)
-    _allow_imports(())
+    allow_imports(())
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(SegmentationTask, "model")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from flexunet_pl.common.class_paths import (
+from flexunet_pl.common.class_paths import check_class, check_value, find_class, find_stranger
+from flexunet_pl.common.class_positions import (
     CALLBACK,
     LOGGER,
     LOSS,
@@ -21,10 +22,6 @@ from flexunet_pl.common.class_paths import (
     SCHEDULER,
     STRATEGY,
     TRANSFORM,
-    check_class,
-    check_value,
-    find_class,
-    find_stranger,
 )
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.models import FlexUNet

@@ -60,7 +60,7 @@ def test_a_resumed_epoch_goes_on_where_it_stopped_and_empty_slices_take_turns():
     assert empty == set(range(3, 30))
 
 
-def test_the_loader_draws_slices_with_foreground_more_often_and_augments_each_anew(tmp_path, phantoms):
+def test_the_loader_draws_slices_with_foreground_more_often_and_augments_each_again(tmp_path, phantoms):
     for split in ("train", "valid"):
         (tmp_path / split).mkdir()
         (tmp_path / split / "images").symlink_to(phantoms / split / "images")

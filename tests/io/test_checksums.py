@@ -85,5 +85,5 @@ def test_a_data_set_with_broken_files_gets_no_lock(data, capsys):
 )
 def test_a_damaged_lock_is_named(data, content):
     (data / "data.lock").write_bytes(content)
-    with pytest.raises(DataError, match=r"data\.lock.*: .*write it anew with flexunet check --lock"):
+    with pytest.raises(DataError, match=r"data\.lock.*: .*write it again with flexunet check --lock"):
         find_changes(data, pairs_of(data, "valid"))

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +87,15 @@ def test_half_written_scores_survive_a_checkpoint():
         metric.update(as_logits(torch.tensor([[[2, 2, 2]]])), torch.tensor([[[0, 1, 2]]]), torch.tensor(3.0))
     assert again.compute() == scores.compute()
     assert again.compute()["loss"] == 2
+
+
+def test_the_reference_s_scores_are_matched_by_text():
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "metrics.json").read_text(encoding="utf-8"))
+    logits, mask = torch.tensor(golden["logits"]).movedim(-1, 1), torch.tensor(golden["labels"]).long()
+    soft = dice_coef_multiclass(logits, mask).double().mean().item()
+    assert soft == pytest.approx(golden["dice_coef_multiclass"], abs=1e-6)
+    loss = torch.nn.functional.cross_entropy(logits, mask).item()
+    assert loss == pytest.approx(golden["categorical_crossentropy"], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["four", "two"])

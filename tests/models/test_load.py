@@ -1,14 +1,11 @@
 """The trained network of a checkpoint: networks of every package come back as they were saved."""
 
 import pytest
-import torch
 
 from flexunet_pl.common.errors import ModelFileError
-from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.load import load_model, read_saved_model
-from flexunet_pl.task import SegmentationTask
+from tests.models.network_tester import check_export, check_round_trip, check_shapes_and_gradients, save
 
-MAP = {"background": [0, 0, 0], "a": [255, 0, 0], "b": [0, 255, 0], "c": [0, 0, 255]}
 MONAI = {"spatial_dims": 2, "in_channels": 3, "out_channels": 4}
 NETWORKS = [
     ("flexunet_pl.FlexUNet", {"in_channels": 3, "num_classes": 4, "base_filters": 4, "num_layers": 3}),
@@ -30,26 +27,23 @@ NETWORKS = [
 ]
 
 
-def save(path, class_path, init_args, **change):
-    network = build_network(class_path, init_args)
-    weights = {f"network.{k}": v for k, v in for_pixels(network).state_dict().items()}
-    settings = {"rgb_map": MAP, "image_size": [64, 64], "in_channels": 3}
-    settings["network"] = {"class_path": class_path, "init_args": init_args}
-    torch.save({"state_dict": weights, "hyper_parameters": {**settings, **change}}, path)
-    return for_pixels(network).eval()
-
-
 @pytest.mark.parametrize(("class_path", "init_args"), NETWORKS)
-def test_a_network_comes_back_from_its_checkpoint(tmp_path, class_path, init_args):
+def test_a_network_trains_and_comes_back_from_its_checkpoint(tmp_path, class_path, init_args):
     network = save(tmp_path / "a.ckpt", class_path, init_args)
-    image = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
-    with torch.no_grad():
-        expected = network(image)
-        assert torch.equal(load_model(tmp_path / "a.ckpt")(image), expected)
-        task = SegmentationTask.load_from_checkpoint(tmp_path / "a.ckpt")
-        assert torch.equal(task(image), expected)
-    assert not task.training
-    assert (task.reader.size, len(task.rgb_map)) == ((64, 64), 4)
+    check_round_trip(tmp_path, network)
+    check_shapes_and_gradients(network)
+
+
+@pytest.mark.parametrize(
+    ("class_path", "init_args"),
+    [
+        pytest.param(*network, marks=() if network is NETWORKS[0] else pytest.mark.slow)
+        for network in NETWORKS
+        if network[0].rpartition(".")[2] in {"FlexUNet", "Segformer", "SegResNet", "AttentionUnet"}
+    ],
+)
+def test_a_network_gives_the_same_as_onnx(tmp_path, class_path, init_args):
+    check_export(tmp_path, save(tmp_path / "a.ckpt", class_path, init_args))
 
 
 def test_what_training_set_is_data_and_never_built(tmp_path):

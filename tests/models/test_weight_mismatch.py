@@ -4,14 +4,14 @@ from torch import nn
 
 from flexunet_pl import FlexUNet, load_model
 from flexunet_pl.common.errors import ModelFileError
-from flexunet_pl.models.weight_mismatch import explain_misfit
+from flexunet_pl.models.weight_mismatch import explain_mismatch
 
 OPTIONS = {"base_filters": 4, "base_kernels": (5, 3), "num_layers": 3, "normalization": True}
 
 
 def test_weights_that_fit_need_no_explanation():
     network = FlexUNet(3, 2, **OPTIONS)
-    assert explain_misfit(network, network.state_dict()) is None
+    assert explain_mismatch(network, network.state_dict()) is None
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ def test_weights_that_fit_need_no_explanation():
         ({"normalization": False}, "encoder.0.layers.3.weight is missing"),
     ],
 )
-def test_a_misfit_names_weights_and_the_settings_that_fit(other, named):
+def test_a_mismatch_names_weights_and_the_settings_that_fit(other, named):
     weights = FlexUNet(3, 2, **OPTIONS).state_dict()
-    line = explain_misfit(FlexUNet(3, 2, **OPTIONS | other), weights)
+    line = explain_mismatch(FlexUNet(3, 2, **OPTIONS | other), weights)
     assert named in line
     settings = "in_channels 3, num_classes 2, base_filters 4, base_kernels [5, 3], num_layers 3, normalization True"
     assert line.endswith(f"; they are those of a FlexUNet with {settings}")
@@ -35,7 +35,7 @@ def test_a_misfit_names_weights_and_the_settings_that_fit(other, named):
 
 @pytest.mark.parametrize("weights", [{}, {"weight": 5, "bias": "x"}, {"head.weight": torch.zeros(2)}])
 def test_weights_of_something_else_have_no_settings(weights):
-    line = explain_misfit(nn.Linear(3, 2), weights)
+    line = explain_mismatch(nn.Linear(3, 2), weights)
     assert "weight is" in line
     assert "FlexUNet" not in line
 

@@ -39,7 +39,7 @@ def test_a_folder_and_its_archive_hold_the_same(tmp_path):
 def test_names_that_leave_the_folder_are_refused(tmp_path, name):
     path = tmp_path / "raw.zip"
     member = zipfile.ZipInfo("xxxx")
-    member.filename = name  # ZipInfo itself would mend it
+    member.filename = name  # ZipInfo itself would correct it
     member.orig_filename = name
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(member, b"x")

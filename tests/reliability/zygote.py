@@ -1,5 +1,5 @@
 # ruff: noqa: F401 - what a command would import first is loaded here
-"""Runs command lines of flexunet in forked processes: each is a process of its own, but imports nothing anew.
+"""Runs command lines of flexunet in forked processes: each is a process of its own, but imports nothing again.
 
 A line of JSON on standard input starts one, and its process id is written back; a process id alone waits for it, and
 its exit status is written back.

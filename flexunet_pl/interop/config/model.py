@@ -23,7 +23,7 @@ def _classes(settings: Settings) -> None:
     if count.value is not None and count.value != len(colors) and (count.value, len(colors)) != (1, 2):
         raise settings.error(
             count.setting,
-            f"[model] num_classes is {count.value}, but [mask] rgb_map has {len(colors)} colours; mend one of them",
+            f"[model] num_classes is {count.value}, but [mask] rgb_map has {len(colors)} colours; correct one of them",
         )
     comments = [text for _, text in taken.setting.comments] if taken.setting is not None else []
     names, from_comments = name_classes(list(colors), comments)
@@ -85,7 +85,7 @@ def _image(settings: Settings) -> None:
     if settings.conversion.color_order != "RGB":
         settings.remark(
             f"[image] color_order is {order.value}: networks are given RGB here, which is no difference to one that is "
-            "trained anew; `flexunet import-keras` turns the first kernel of a trained one round",
+            "trained again; `flexunet import-keras` turns the first kernel of a trained one round",
             order.setting,
         )
     settings.take("mask", "mask_file_format", read.STRING, ".npz")  # found from the files here
