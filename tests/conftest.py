@@ -38,6 +38,7 @@ TINY = {
 
 
 ROOT = Path(__file__).parents[1]
+collect_ignore = ["golden/make.py"]  # runs in the environment with TensorFlow
 
 
 @pytest.fixture(scope="session", autouse=True)

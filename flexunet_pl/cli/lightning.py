@@ -21,6 +21,7 @@ from flexunet_pl.cli.preflight import check_fit, check_trainer
 from flexunet_pl.cli.results import keep_scores, report_fit, report_prediction, report_validation
 from flexunet_pl.cli.run_errors import Begun, explained_start, explained_values
 from flexunet_pl.cli.starting_point import StartingPoint, find_checkpoint, say_what_is_not_used
+from flexunet_pl.common.distributed import leave_group
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.models.build import size_limits, without_downloads
@@ -263,4 +264,6 @@ def run(verb: str, args: Sequence[str], trusted_packages: Sequence[str] = ()) ->
         Exit status: 0, or 1 where a part failed.
     """
     with ExitStack() as held:
-        return FlexUNetCLI([verb, *args], trusted_packages, held).status
+        status = FlexUNetCLI([verb, *args], trusted_packages, held).status
+        leave_group()
+        return status

@@ -25,8 +25,6 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise UserError(f"{out}: is not empty; name another folder or give --overwrite true")
-    package = Path(__file__).parents[1]  # which holds the configurations where it is installed
-    config = next(p for p in (package / "configs/demo.yaml", package.parent / "configs/demo.yaml") if p.exists())
     began = time.monotonic()
     data, runs = out / "data", out / "runs"
     _announce(f"flexunet phantom {data}")
@@ -35,7 +33,7 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     _run(
         "fit",
         "--config",
-        str(config),
+        str(_find_config()),
         "--data.root",
         str(data),
         "--trainer.logger.save_dir",
@@ -71,6 +69,12 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     sys.stdout.write(f"\ndone in {time.monotonic() - began:.0f} s\n")
     sys.stdout.writelines(f"  {what:<12} {where}\n" for what, where in places.items())
     sys.stdout.write(f"  {'watch it':<12} tensorboard --logdir {runs}\n")
+
+
+def _find_config() -> Path:
+    """Return the configuration, which lies in the package where that was installed, and beside it in a clone."""
+    package = Path(__file__).parents[1]
+    return next(p for p in (package / "configs/demo.yaml", package.parent / "configs/demo.yaml") if p.exists())
 
 
 def _run(verb: str, *args: str) -> None:

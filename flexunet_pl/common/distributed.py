@@ -8,6 +8,16 @@ from lightning.pytorch import Trainer
 T = TypeVar("T")
 
 
+def leave_group() -> None:
+    """Leave the processes of a run together, where there are several; all must call it.
+
+    The threads of a group that is left to the end of the interpreter can abort it.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def gather(trainer: Trainer, own: T) -> list[T]:
     """Give each process what all of them have; all must call it.
 

@@ -21,10 +21,7 @@ def test_the_demo_shows_scores_and_where_everything_lies(workspace, flexunet, mo
     draw = demo.write_phantom
     monkeypatch.setattr(demo, "write_phantom", lambda out, **kw: draw(out, patients=3, slices=1, size=64, **kw))
     (workspace / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
-    find = demo._find
-    monkeypatch.setattr(
-        demo, "_find", lambda *places: workspace / "tiny.yaml" if "yaml" in places[0] else find(*places)
-    )
+    monkeypatch.setattr(demo, "_find_config", lambda: workspace / "tiny.yaml")
     made = subprocess.run(["/usr/bin/env", "make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
     (command,) = (line for line in made.stdout.splitlines() if "/flexunet demo " in line)
     _, *words = shlex.split(command)
