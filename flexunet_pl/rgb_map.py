@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,11 @@ class RgbMap:
             return cls(names[: len(colors)], colors)
         if not isinstance(value, Mapping) or not all(isinstance(c, Sequence) for c in value.values()):
             raise UserError("rgb_map: expected a mapping `name: [r, g, b]`; the order is the class index")
-        return cls(tuple(str(name) for name in value), tuple(_as_color(c) for c in value.values()))
+        names_read: list[Any] = list(value)  # YAML reads no, yes and on as booleans
+        unnamed = [name for name in names_read if isinstance(name, bool) or name is None]
+        if unnamed:
+            raise UserError(f"rgb_map: a class name was read as {unnamed[0]}, which is no text; put it in quotes")
+        return cls(tuple(map(str, names_read)), tuple(_as_color(c) for c in value.values()))
 
     def __len__(self) -> int:
         return len(self.names)

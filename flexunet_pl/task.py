@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from flexunet_pl.common.errors import ModelFileError, UserError
@@ -151,11 +151,11 @@ class SegmentationTask(OptimizedModule):
             batch_idx: Its number.
 
         Returns:
-            Probabilities of those images that count, shape ``(N, K, H, W)``, float32.
+            Logits of those images that count, shape ``(N, K, H, W)``, float32.
         """
         logits: Tensor = self(batch["image"]).float()
         self._score(logits, batch, self.test_scores)
-        return logits[: batch["counted"]].softmax(dim=1)
+        return logits[: batch["counted"]]
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the validation."""
@@ -255,6 +255,10 @@ def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float
     return [float(weights[name]) for name in rgb_map.names]
 
 
+def _sees_all(trainer: Trainer) -> bool:
+    return trainer.limit_train_batches == 1.0 and not trainer.overfit_batches and not trainer.fast_dev_run  # type: ignore[attr-defined]
+
+
 def log_scores(module: LightningModule, stage: str, scores: SegmentationScores) -> None:
     """Log the scores of an epoch, and begin the next.
 
@@ -262,10 +266,19 @@ def log_scores(module: LightningModule, stage: str, scores: SegmentationScores) 
         module: Logs them.
         stage: train, val or test.
         scores: What was collected; nothing is logged where that is nothing.
+
+    Raises:
+        UserError: If no class but the background was in any mask of a whole training epoch.
     """
     if not scores.update_called:
         return
-    for name, value in scores.compute().items():
+    computed = scores.compute()
+    if stage == "train" and "dice" not in computed and _sees_all(module.trainer):
+        raise UserError(
+            "no training mask shows more than the background, so there is nothing to learn; look at the masks and at "
+            "model.rgb_map with `flexunet check`"
+        )
+    for name, value in computed.items():
         shown = stage == "val" and name in {"loss", "dice"}
         module.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, prog_bar=shown, sync_dist=True, batch_size=1)
     scores.reset()

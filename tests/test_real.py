@@ -90,7 +90,7 @@ def test_every_real_mask_decodes_like_the_reference_s_nearest_colour(shared, fol
     for pair in list_pairs(shared / "real" / folder):
         pixels = read_image(pair.mask).astype(int)
         nearest = ((pixels[:, :, None] - rgb_map.palette.astype(int)) ** 2).sum(-1).argmin(-1)
-        assert np.array_equal(read_mask(pair.mask, rgb_map), nearest)
+        assert np.array_equal(read_mask(pair.mask, rgb_map, "nearest"), nearest)
         off_map.append(rgb_map.decode(pixels.astype(np.uint8)).off_map / nearest.size)
     if folder == "Chest-CT-Subset":
         assert 0.15 < np.mean(off_map) < 0.25
@@ -101,7 +101,7 @@ def test_every_real_mask_decodes_like_the_reference_s_nearest_colour(shared, fol
 def test_the_reference_s_own_predictions_are_scored_as_by_brute_force_and_by_monai(shared, tmp_path, flexunet, name):
     folder, config = shared / "real" / FOLDERS[name], CONFIGS / "experiment" / f"{name}.yaml"
     flexunet("score", "--pred", folder / "predictions", "--target", folder / "masks", "--experiment", config,
-             "--out", tmp_path, "--workers", 0)  # fmt: skip
+             "--out", tmp_path, "--workers", 0, "--unknown-colors", "nearest")  # fmt: skip
     rgb_map = RgbMap.parse(yaml.safe_load(config.read_text())["model"]["rgb_map"])
     palette = rgb_map.palette.astype(int)
     rows = list(csv.DictReader((tmp_path / "per_case.csv").read_text().splitlines()))

@@ -101,3 +101,9 @@ def test_refuses_what_is_no_map(value, message):
 def test_painting_refuses_an_index_without_colour():
     with pytest.raises(ValueError, match="class index 4"):
         CHEST.paint(np.array([[4]], dtype=np.uint8))
+
+
+@pytest.mark.parametrize("name", [False, True, None])
+def test_a_name_that_yaml_reads_as_no_text_is_refused(name):
+    with pytest.raises(UserError, match=f"a class name was read as {name}, .*put it in quotes"):
+        RgbMap.parse({"background": [0, 0, 0], name: [255, 0, 0]})

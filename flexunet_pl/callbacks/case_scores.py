@@ -13,12 +13,14 @@ from flexunet_pl.common.console import say
 from flexunet_pl.common.distributed import gather
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.io.masks import write_mask
+from flexunet_pl.io.mask_colors import UnknownColors
+from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
 from flexunet_pl.metrics.calibration import calibration_error
 from flexunet_pl.metrics.per_case import ClassScore, make_surfaces, measure_case
 from flexunet_pl.metrics.summary import summarise_cases
 from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summary
+from flexunet_pl.models.inference import resize_logits
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,24 @@ class _Case:
     entropy: float
     calibration: float
     confusion: NDArray[np.int64]
+    size: tuple[int, ...]
 
 
 class CaseScores(Callback):
     """Measures every case of a test and writes ``per_case.csv``, ``summary.csv``, ``summary.json``, ``evaluation.csv``.
 
-    Cases are measured at the network's size. A mean is over the cases that show the class, a miss counts 0, and its
-    interval is drawn over patients. ``evaluation.csv`` has the two numbers of the reference, in its format.
+    Cases are measured at the size of their masks, as `flexunet score` does: a lesion that vanishes where the truth is
+    shrunk would count as absent. A mean is over the cases that show the class, a miss counts 0, and its interval is
+    drawn over patients. ``evaluation.csv`` has the two numbers of the reference, in its format, at the network's size.
 
     Args:
         group_regex: Regular expression that finds the patient in a file's name, such as ^([0-9]+)_; by default every
             picture is a patient of its own, which makes the intervals too narrow where it is not.
-        spacing_mm: Distance of rows and of columns at the network's size; by default distances are in pixels.
+        spacing_mm: Distance of rows and of columns at the size of the masks; by default distances are in pixels.
         tolerance: Distance of two borders that counts as none in the normalised surface distance.
         surfaces: Whether to measure the distances of borders, which takes most of the time.
-        masks: Whether to write the predicted masks too, at the network's size; `flexunet report` shows them.
+        masks: Whether to write the predicted masks too; `flexunet report` shows them.
+        network_size: Whether to measure at the network's size instead, with the truth shrunk to it.
     """
 
     def __init__(
@@ -54,12 +59,16 @@ class CaseScores(Callback):
         tolerance: float = 2.0,
         surfaces: bool = True,
         masks: bool = True,
+        network_size: bool = False,
     ) -> None:
         self.regex = parse_group_regex(group_regex)
         compared = make_surfaces(spacing_mm, tolerance)
         self.surfaces = compared if surfaces else None
         self.unit = "px" if spacing_mm is None else "mm"
         self.masks = masks
+        self.network_size = network_size
+        self._truths: dict[str, Path] = {}  # file of each mask, by name
+        self._unknown: UnknownColors = "error"
         self.cases: list[_Case] = []
         self._place: Path | None = None  # where the tables go
 
@@ -68,6 +77,9 @@ class CaseScores(Callback):
         self.cases = []
         folder = trainer.log_dir  # all processes must ask for it together
         self._place = Path(folder) if trainer.loggers and folder is not None else None
+        data = getattr(trainer, "datamodule", None)
+        self._truths = {pair.image.stem: pair.mask for pair in data.pairs.get("test", ())} if data is not None else {}
+        self._unknown = getattr(data, "unknown_colors", "error")
 
     def on_test_batch_end(
         self,
@@ -80,13 +92,18 @@ class CaseScores(Callback):
     ) -> None:
         """Measure the cases of a batch."""
         task: Any = pl_module
-        probabilities = outputs.cpu().numpy()
-        masks = batch["mask"][: len(probabilities)].cpu().numpy()
-        for name, p, mask in zip(batch["name"][: len(masks)], probabilities, masks, strict=True):
+        names = batch["name"][: len(outputs)]
+        shrunk = batch["mask"][: len(outputs)].cpu().numpy()
+        for name, logits, at_network in zip(names, outputs.cpu(), shrunk, strict=True):
+            mask = at_network
+            if not self.network_size and name in self._truths:
+                mask = read_mask(self._truths[name], task.rgb_map, self._unknown)
+            p = resize_logits(logits, mask.shape).softmax(dim=0).numpy()
             predicted = p.argmax(axis=0).astype(np.uint8)
             scores = measure_case(name, self._group(name), predicted, mask, task.rgb_map.names, self.surfaces)
             confusion = _count_pairs(mask, predicted, len(task.rgb_map))
-            self.cases.append(_Case(name, scores, _cross_entropy(p, mask), calibration_error(p, mask), confusion))
+            entropy = _cross_entropy(logits.softmax(dim=0).numpy(), at_network)
+            self.cases.append(_Case(name, scores, entropy, calibration_error(p, mask), confusion, mask.shape))
             if self.masks and self._place is not None:
                 write_mask(self._place / "masks" / f"{name}.png", predicted, task.rgb_map)
 
@@ -106,23 +123,30 @@ class CaseScores(Callback):
         }
         calibration = [case.calibration for case in cases if np.isfinite(case.calibration)]
         error = float(np.mean(calibration)) if calibration else float("nan")
-        place = self._place
+        place, size = self._place, self._size_of(cases)
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
             write_per_case(place / "per_case.csv", scores)
             confusion = np.sum([case.confusion for case in cases], axis=0).tolist()
             facts = {"cases": len(cases), "unit": self.unit, "calibration_error": error, "confusion": confusion}
+            facts["measured_at"] = size
             facts |= {"tolerance": self.surfaces.tolerance if self.surfaces is not None else None, **reference}
             write_summary(place, summaries, facts)
             with written_in_place(place / "evaluation.csv") as temporary, temporary.open("w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows((k, f"{v:.4f}") for k, v in reference.items())
             say(f"tables written to {place}")
-        print_summary(summaries, f"test, {len(cases)} cases", self.surfaces, self.unit)
+        print_summary(summaries, f"test, {len(cases)} cases, measured at {size}", self.surfaces, self.unit)
         say(f"calibration error {error:.4f}, over the pixels of foreground")
         say(
             f"categorical_crossentropy {reference['categorical_crossentropy']:.4f}, dice_coef_multiclass "
             f"{dice_coef_multiclass:.4f} (the reference's; they count the background)"
         )
+
+    def _size_of(self, cases: list[_Case]) -> str:
+        if self.network_size:
+            return "the network's size, {}x{} px".format(*cases[0].size)
+        sizes = {case.size for case in cases}
+        return "their own size, {}x{} px".format(*sizes.pop()) if len(sizes) == 1 else "their own sizes"
 
     def _group(self, name: str) -> str:
         group = group_of(Path(name), self.regex)

@@ -14,6 +14,7 @@ from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.io.cases import Case
 from flexunet_pl.io.film_strip import draw_strip, make_thumbnail
 from flexunet_pl.io.images import write_image
+from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.overlays import draw_overlay
 from flexunet_pl.io.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
@@ -50,6 +51,7 @@ class EpochChangeInference(Callback):
         self._dataset: PredictDataset | None = None
         self._strip: list[list[NDArray[np.uint8]]] = []  # by column
         self._titles: list[str] = []
+        self._unknown: UnknownColors = "error"
         self._still = 0  # the first columns, which do not depend on the epoch
 
     def check(self) -> None:
@@ -72,6 +74,7 @@ class EpochChangeInference(Callback):
         if stage != "fit" or not self.num_images:
             return
         self.check()
+        self._unknown = getattr(trainer.datamodule, "unknown_colors", "error")  # type: ignore[attr-defined]
         folder = self.images if self.images is not None else _default_images(trainer)
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "epoch_change"
         if folder is not None and trainer.is_global_zero:
@@ -121,7 +124,7 @@ class EpochChangeInference(Callback):
         self._strip, self._titles = [[make_thumbnail(image) for image in images]], ["image"]
         masks = {p.stem: p for p in _files(paths[0].parent.parent / "masks")}
         if all(path.stem in masks for path in paths):
-            truth = [read_mask(masks[path.stem], task.rgb_map) for path in paths]
+            truth = [read_mask(masks[path.stem], task.rgb_map, self._unknown) for path in paths]
             pairs = zip(images, truth, strict=True)
             self._strip.append([make_thumbnail(draw_overlay(i, m, task.rgb_map)) for i, m in pairs])
             self._titles.append("truth")

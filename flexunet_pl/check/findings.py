@@ -5,35 +5,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
-from flexunet_pl.check.scan import FLIPS, Scan
+from flexunet_pl.check.placement import Finding, misplaced_masks, turned_images
+from flexunet_pl.check.scan import Scan
 from flexunet_pl.io.patient_ids import copy_source, group_of
 from flexunet_pl.rgb_map import RgbMap
 
-FAR_PIXELS = 10  # of one colour far from every class, from which on a mask is named
-BETTER = 1.25  # how many times as well a mask must fit elsewhere to be called misplaced
-BLEND_DISTANCE = 24  # from the line between two classes' colours, in colour space
 NEAR_BITS = 6  # of 64, up to which two pictures' hashes count as near
 _RANKED = 50  # look-alikes that are listed
 SAME_LEVELS = 3.0  # mean difference of two thumbnails, in grey values, below which they are one picture
-
-_CHUNK = 1000  # scans compared at a time
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong.
-
-    Attributes:
-        kind: What kind of fault it is.
-        message: The files, what is wrong, and the remedy.
-    """
-
-    kind: str
-    message: str
 
 
 def find_faults(scans: Sequence[Scan], rgb_map: RgbMap, group_regex: re.Pattern[str] | None) -> list[Finding]:
@@ -49,12 +31,12 @@ def find_faults(scans: Sequence[Scan], rgb_map: RgbMap, group_regex: re.Pattern[
     """
     finders = (
         unusable(scans),
-        far_colors(scans, rgb_map),
         absent_classes(scans, rgb_map),
         copies_across_splits(scans),
         copies_outside_of_train(scans),
         duplicates_across_splits(scans),
         groups_across_splits(scans, group_regex),
+        turned_images([scan.pair for scan in scans]),
         misplaced_masks(scans),
         swapped_channels(scans, rgb_map),
     )
@@ -65,30 +47,6 @@ def unusable(scans: Sequence[Scan]) -> Iterator[Finding]:
     """Name the files that cannot be read, or that the policy refuses."""
     for scan in scans:
         yield from (Finding("unusable file", error) for error in scan.errors)
-
-
-def far_colors(scans: Sequence[Scan], rgb_map: RgbMap) -> Iterator[Finding]:
-    """Name the masks with pixels of one colour that is far from every class, where the policy still takes them."""
-    for scan in scans:
-        far = [(c, count) for c, count in scan.far_colors if count >= FAR_PIXELS and not is_blend(c, rgb_map)]
-        if far and not scan.errors:
-            color, count = far[0]
-            known = ", ".join(map(str, rgb_map.colors))
-            yield Finding(
-                "colour off the map",
-                f"{scan.pair.mask}: {count} pixels of colour {color}, far from every class ({known}); correct the mask "
-                "or add the colour to rgb_map",
-            )
-
-
-def is_blend(color: Sequence[int], rgb_map: RgbMap) -> bool:
-    """Tell whether a colour lies between those of two classes, as the borders of smoothed masks do."""
-    for one, two in combinations(rgb_map.palette.astype(np.float64), 2):
-        along = two - one
-        share = np.clip((color - one) @ along / (along @ along), 0, 1)
-        if np.linalg.norm(color - one - share * along) <= BLEND_DISTANCE:
-            return True
-    return False
 
 
 def absent_classes(scans: Sequence[Scan], rgb_map: RgbMap) -> Iterator[Finding]:
@@ -216,57 +174,6 @@ def groups_across_splits(scans: Sequence[Scan], group_regex: re.Pattern[str] | N
         if len(counts) > 1:
             where = ", ".join(f"{count} in {split}" for split, count in counts.items())
             yield Finding("group across splits", f"group `{group}`: {where}; a score on its other slices says nothing")
-
-
-def misplaced_masks(scans: Sequence[Scan]) -> Iterator[Finding]:
-    """Name masks whose borders lie better on the edges of their image mirrored, or exchanged with another mask.
-
-    That is judged only where most masks of the data set lie on edges, and better than their mirror images.
-    """
-    measured = [scan for scan in scans if scan.fit is not None]
-    fits = np.array([scan.fit for scan in measured])
-    mirrored = np.array([scan.flipped_fit for scan in measured]).reshape(-1, len(FLIPS))
-    if len(measured) < 8 or (fits > 1.2 * mirrored.max(axis=1)).mean() < 0.7:
-        return
-    usual = float(np.median(fits))
-    for scan, fit, flipped in zip(measured, fits, mirrored, strict=True):
-        best = int(flipped.argmax())
-        if flipped[best] > BETTER * fit and flipped[best] > 0.7 * usual:
-            yield Finding(
-                "misplaced mask",
-                f"{scan.pair.mask}: fits its image better mirrored {FLIPS[best]} (edges under its borders are "
-                f"{fit:.1f} times as strong as elsewhere, then {flipped[best]:.1f}); mirror the mask",
-            )
-    for i, j in exchanged_pairs(measured):
-        one, two = measured[i].pair, measured[j].pair
-        yield Finding(
-            "misplaced mask",
-            f"{one.mask} and {two.mask}: each fits the image of the other better; exchange the two",
-        )
-
-
-def exchanged_pairs(scans: Sequence[Scan]) -> Iterator[tuple[int, int]]:
-    """Find masks that fit the images of each other better than their own, by the edges under their borders.
-
-    Args:
-        scans: Those with edges and borders.
-
-    Yields:
-        Positions of the two, the first below the second.
-    """
-    edges = np.stack([scan.edges for scan in scans if scan.edges is not None]).reshape(len(scans), -1)
-    packed = np.stack([scan.borders for scan in scans if scan.borders is not None])
-    lengths = np.array([np.bitwise_count(row).sum() for row in packed], dtype=np.float32)
-    own = np.array([scan.fit for scan in scans], dtype=np.float32)
-    better: set[tuple[int, int]] = set()
-    for start in range(0, len(scans), _CHUNK):
-        borders = np.unpackbits(packed[start : start + _CHUNK], axis=1).astype(np.float32)
-        for first in range(0, len(scans), _CHUNK):
-            image_edges = edges[first : first + _CHUNK].astype(np.float32) / 32
-            fits = image_edges @ borders.T / lengths[start : start + _CHUNK]
-            images, masks = np.nonzero(fits > BETTER * own[first : first + _CHUNK, None])
-            better |= set(zip((images + first).tolist(), (masks + start).tolist(), strict=True))
-    yield from sorted((i, j) for i, j in better if i < j and (j, i) in better)
 
 
 def swapped_channels(scans: Sequence[Scan], rgb_map: RgbMap) -> Iterator[Finding]:

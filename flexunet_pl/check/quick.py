@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from flexunet_pl.check.findings import Finding, copies_across_splits, duplicates_across_splits
+from flexunet_pl.check.findings import copies_across_splits, duplicates_across_splits
+from flexunet_pl.check.placement import Finding, turned_images
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.common.files import sha256_of
 from flexunet_pl.io.pairs import Pair
@@ -27,4 +28,5 @@ def quick_check(pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:
         for split, of_split in pairs.items()
         for pair in of_split
     ]
-    return [*copies_across_splits(scans), *duplicates_across_splits(scans)]
+    everything = [pair for of_split in pairs.values() for pair in of_split]
+    return [*turned_images(everything), *copies_across_splits(scans), *duplicates_across_splits(scans)]

@@ -14,6 +14,7 @@ from PIL import Image
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.images import read_image, read_mode, resize_image
+from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
@@ -72,7 +73,11 @@ class Scan:
 
 
 def scan_pairs(
-    pairs: Iterable[tuple[str, Pair]], rgb_map: RgbMap, window: Window | None, workers: int | None = None
+    pairs: Iterable[tuple[str, Pair]],
+    rgb_map: RgbMap,
+    window: Window | None,
+    workers: int | None = None,
+    unknown: UnknownColors = "error",
 ) -> Iterator[Scan]:
     """Scan pairs, in their order.
 
@@ -81,21 +86,25 @@ def scan_pairs(
         rgb_map: Classes and colours.
         window: Lowest and highest value of 16-bit and float images.
         workers: Processes; 0 scans in this one; by default as many as there are cores.
+        unknown: What colours are in masks that are no class; see `read_mask`.
 
     Yields:
         One scan per pair.
     """
-    scan = partial(scan_pair, rgb_map=rgb_map, window=window)
+    scan = partial(scan_pair, rgb_map=rgb_map, window=window, unknown=unknown)
     yield from map_processes(scan, list(pairs), workers, chunk=8, few=_FEW)
 
 
-def scan_pair(place: tuple[str, Pair], rgb_map: RgbMap, window: Window | None = None) -> Scan:
+def scan_pair(
+    place: tuple[str, Pair], rgb_map: RgbMap, window: Window | None = None, unknown: UnknownColors = "error"
+) -> Scan:
     """Read an image and its mask and measure them.
 
     Args:
         place: Split and files.
         rgb_map: Classes and colours.
         window: Lowest and highest value of 16-bit and float images.
+        unknown: What colours are in masks that are no class; see `read_mask`.
 
     Returns:
         What was found; errors are in it.
@@ -113,7 +122,7 @@ def scan_pair(place: tuple[str, Pair], rgb_map: RgbMap, window: Window | None = 
     try:
         colors = _of_colors(pair.mask, rgb_map)
         found |= colors
-        index = read_mask(pair.mask, rgb_map)
+        index = read_mask(pair.mask, rgb_map, unknown)
     except DataError as error:
         errors.append(str(error))
     if image is not None and index is not None and image.shape[:2] != index.shape:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flexunet_pl.check.findings import Finding, LookAlike
+from flexunet_pl.check.findings import LookAlike
+from flexunet_pl.check.placement import Finding
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.io.patient_ids import copy_source, group_of
 from flexunet_pl.rgb_map import RgbMap
@@ -86,8 +87,8 @@ def _of_split(scans: list[Scan], rgb_map: RgbMap, group_regex: re.Pattern[str] |
         "mask_modes": _count(scan.mask_mode for scan in scans if scan.mask_mode),
         "pixels": dict(zip(rgb_map.names, pixels, strict=True)),
         "images": dict(zip(rgb_map.names, images, strict=True)),
-        "off_map_share": sum(scan.off_map for scan in scans) / max(1, sum(pixels)),
-        "far_pixels": sum(count for scan in scans for _, count in scan.far_colors),
+        "off_map_share": sum(scan.off_map for scan in measured) / max(1, sum(pixels)),
+        "far_pixels": sum(count for scan in measured for _, count in scan.far_colors),
     }
 
 

@@ -86,6 +86,17 @@ class StartingPoint:
         if "loss" in differing and self.verb in {"validate", "test"}:
             say(f"note: the loss is that of this configuration, not of the training; for that, give {remedy}")
 
+    def use_volume_window(self, config: Any) -> None:
+        """Cut volumes with the window of those that were trained on, where the user names no other.
+
+        Args:
+            config: Configuration of the verb, which is changed.
+        """
+        window = self.saved.volume_window
+        if self.verb == "predict" and window is not None and config.data.volume.window is None:
+            config.data.volume.window = window
+            say(f"note: data.volume.window is {list(window)}, that of the volumes which were trained on")
+
     def place_logs(self, logger: Any) -> None:
         """Keep what belongs to a run together: a resumed run goes on in its folder, and its scores go there too.
 

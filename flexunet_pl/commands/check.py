@@ -4,14 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flexunet_pl.check.findings import Finding, find_faults, rank_look_alikes
+from flexunet_pl.check.findings import find_faults, rank_look_alikes
 from flexunet_pl.check.output import print_results, to_json, write_results
+from flexunet_pl.check.placement import Finding
 from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.check.summary import summarise
 from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.experiment_file import read_model_section
 from flexunet_pl.io.checksums import NAME, find_changes, write_lock
+from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.pairs import Pair, survey_pairs
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
 from flexunet_pl.prepare.propose import propose_map
@@ -31,6 +33,7 @@ def check_data(
     out: Path | None = None,
     json: bool = False,
     workers: int | None = None,
+    unknown_colors: UnknownColors = "error",
     lock: bool = False,
 ) -> int:
     """Check a data set: files, pairs, colours, classes, copies and patients across splits, masks in the wrong place.
@@ -48,6 +51,8 @@ def check_data(
         out: Folder for statistics.png, samples.png, class_weights.yaml and check.json, and look_alikes.png.
         json: Whether to print the result as JSON on standard output, and nothing else there.
         workers: Processes; by default as many as there are cores.
+        unknown_colors: What a region of a mask is whose colour is no class: error, background, or nearest, the class of
+            the nearest colour.
         lock: Whether to write data.lock, the SHA-256 of each file, which fit, validate, test and check compare from
             then on; `sha256sum -c data.lock` does too.
 
@@ -74,7 +79,7 @@ def check_data(
             f"group-regex `{group_regex}` finds a patient in none of the names, such as {pairs[0][1].image.name}"
         )
     known = RgbMap.parse(rgb_map) if rgb_map is not None else propose_map([pair.mask for _, pair in pairs])
-    scans = list(show_progress(scan_pairs(pairs, known, window, workers), "checking", len(pairs)))
+    scans = list(show_progress(scan_pairs(pairs, known, window, workers, unknown_colors), "checking", len(pairs)))
     of_files = [pair for _, pair in pairs]
     changes = [] if lock else find_changes(root, of_files)
     findings = [*problems, *(Finding("changed file", line) for line in changes), *find_faults(scans, known, groups)]

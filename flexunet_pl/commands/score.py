@@ -15,6 +15,7 @@ from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.experiment_file import read_model_section
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.cases import case_name
+from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import MASK_SUFFIXES, list_files
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
@@ -50,6 +51,7 @@ def score_masks(
     out: Path | None = None,
     json: bool = False,
     workers: int | None = None,
+    unknown_colors: UnknownColors = "error",
 ) -> None:
     """Score the masks of a folder against the true ones, class by class, whoever made them.
 
@@ -71,6 +73,8 @@ def score_masks(
         out: Folder for per_case.csv, summary.csv and summary.json, and comparison.csv.
         json: Whether to print the summary as JSON on standard output, and nothing else there.
         workers: Processes; by default as many as there are cores.
+        unknown_colors: What a region of a mask is whose colour is no class: error, background, or nearest, the class of
+            the nearest colour.
 
     Raises:
         DataError: If a true mask has no prediction, or a mask cannot be read.
@@ -88,7 +92,7 @@ def score_masks(
     results, printed = [], []
     for number, folder in enumerate(pred):
         cases = _pair(folder, truths, group_regex)
-        scores, accuracy = _measure(cases, classes, measured, workers)
+        scores, accuracy = _measure(cases, classes, measured, workers, unknown_colors)
         summaries = summarise_cases(scores)
         facts = {"pred": str(folder), "target": str(target), "cases": len(cases), "unit": unit, "tolerance": tolerance,
                  "dice_coef_multiclass": accuracy}  # fmt: skip
@@ -188,15 +192,17 @@ def _pair(folder: Path, truths: Mapping[str, Path], group_regex: str | None) -> 
 
 
 def _measure(
-    cases: Sequence[_Case], rgb_map: RgbMap, surfaces: Surfaces | None, workers: int | None
+    cases: Sequence[_Case], rgb_map: RgbMap, surfaces: Surfaces | None, workers: int | None, unknown: UnknownColors
 ) -> tuple[list[ClassScore], float]:
-    measure = partial(_measure_files, rgb_map=rgb_map, surfaces=surfaces)
+    measure = partial(_measure_files, rgb_map=rgb_map, surfaces=surfaces, unknown=unknown)
     results = map_processes(measure, cases, workers, chunk=8, few=_FEW)
     done = list(show_progress(results, "scoring", len(cases)))
     return [score for scores, _ in done for score in scores], float(np.mean([accuracy for _, accuracy in done]))
 
 
-def _measure_files(case: _Case, rgb_map: RgbMap, surfaces: Surfaces | None) -> tuple[list[ClassScore], float]:
+def _measure_files(
+    case: _Case, rgb_map: RgbMap, surfaces: Surfaces | None, unknown: UnknownColors
+) -> tuple[list[ClassScore], float]:
     if _is_volume(case.truth):
         volumes = read_volume(case.predicted), read_volume(case.truth)
         check_same_grid(case.predicted, *volumes)
@@ -205,7 +211,7 @@ def _measure_files(case: _Case, rgb_map: RgbMap, surfaces: Surfaces | None) -> t
         if surfaces is not None:
             surfaces = replace(surfaces, spacing=volumes[1].spacing_mm[::-1])
     else:
-        predicted, truth = read_mask(case.predicted, rgb_map), read_mask(case.truth, rgb_map)
+        predicted, truth = (read_mask(path, rgb_map, unknown) for path in (case.predicted, case.truth))
     if predicted.shape != truth.shape:
         raise DataError(
             f"{case.predicted}: is {predicted.shape[0]}x{predicted.shape[1]} px (height x width) but the true mask is "

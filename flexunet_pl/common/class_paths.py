@@ -17,19 +17,9 @@ from importlib import import_module
 from pathlib import PurePath
 from typing import Any
 
-from flexunet_pl.common.class_positions import Position
+from flexunet_pl.common.class_positions import LIBRARIES, Position
 from flexunet_pl.common.errors import UserError
 
-_LIBRARIES = (
-    "albumentations",
-    "flexunet_pl",
-    "lightning",
-    "monai",
-    "segmentation_models_pytorch",
-    "torch",
-    "torchmetrics",
-    "torchvision",
-)
 _PLAIN_NAME = re.compile(r"[\w .,+-]{0,100}")  # a name of something: no path, no address, no `hub:owner/repository`
 _ADDRESS = re.compile(r"://|::")  # in any form that fsspec would open
 # words in the names of arguments that have a class read a file or fetch something
@@ -79,7 +69,7 @@ def find_class(class_path: Any, position: Position, trusted: Iterable[str] | Non
 def trust_hint(class_path: str, position: Position | None) -> str:
     """Return how a refused class can be let in, or nothing where it is no class of this position in any case."""
     package = class_path.partition(".")[0]
-    if package not in _LIBRARIES:
+    if package not in LIBRARIES:
         return f"; add `--trust {package}` if you trust its code"
     if position is not None and _lies_below(class_path, position.homes):
         return f", but not what reads, runs or sends; add `--trust {class_path}` if you trust what it is given"

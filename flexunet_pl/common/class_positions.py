@@ -5,6 +5,17 @@
 
 from dataclasses import dataclass
 
+LIBRARIES = (
+    "albumentations",
+    "flexunet_pl",
+    "lightning",
+    "monai",
+    "segmentation_models_pytorch",
+    "torch",
+    "torchmetrics",
+    "torchvision",
+)
+
 
 @dataclass(frozen=True)
 class Position:

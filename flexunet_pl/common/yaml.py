@@ -56,20 +56,40 @@ def _read(path: Path) -> tuple[Any, str]:
 
 
 def check_aliases(text: str) -> None:
-    """Refuse a text that is larger than it seems.
+    """Refuse a text that is larger than it seems, or in which a key stands twice: of the two YAML keeps the last one.
 
     Args:
         text: YAML.
 
     Raises:
-        UserError: If its aliases stand for too many values.
+        UserError: If its aliases stand for too many values, or a key stands twice.
         yaml.YAMLError: If it is no YAML.
     """
-    if "*" not in text:
+    if "*" not in text and text.count(":") < 2:  # most are single values of a command line
         return
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if root is not None and _count(root, {}) > _MAX_VALUES:
+    if root is None:
+        return
+    if _count(root, {}) > _MAX_VALUES:
         raise UserError(f"its aliases stand for more than {_MAX_VALUES} values; write them out")
+    _check_keys(root, set())
+
+
+def _check_keys(node: yaml.Node, known: set[int]) -> None:
+    if id(node) in known:
+        return
+    known.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            _check_keys(part, known)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen and key.value != "<<":
+                    raise UserError(f"line {key.start_mark.line + 1}: `{key.value[:80]}` stands twice; give it once")
+                seen.add(key.value)
+            _check_keys(value, known)
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

@@ -21,6 +21,7 @@ from flexunet_pl.data.transforms import PRESETS, Transform
 from flexunet_pl.io.cases import SliceRules
 from flexunet_pl.io.checksums import find_changes
 from flexunet_pl.io.images import ImageReader
+from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.pairs import Pair, check_pair, list_pairs
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan, plan_prediction
@@ -59,6 +60,9 @@ class SegmentationDataModule(LightningDataModule):
         foreground_share: Share of the training images drawn that are to show more than the background, for small
             lesions; where they do anyway, and with null, all are drawn alike.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
+        unknown_colors: What a region of a mask is whose colour is no class: `error`; `background`; or `nearest`, the
+            class of the nearest colour, which then decides for every pixel of a smoothed border too, as in the
+            original.
         inference: How the network will be applied to what is predicted.
         output: Where predictions go: what is there already is not predicted again.
     """
@@ -80,6 +84,7 @@ class SegmentationDataModule(LightningDataModule):
         cache: Literal["none", "ram", "disk"] = "none",
         foreground_share: float | None = None,
         fold: int | None = None,
+        unknown_colors: UnknownColors = "error",
         inference: Inference | None = None,
         output: PredictionOutput | None = None,
     ) -> None:
@@ -103,6 +108,7 @@ class SegmentationDataModule(LightningDataModule):
         self.cache = cache
         self.foreground_share = foreground_share
         self.fold = fold
+        self.unknown_colors = unknown_colors
         self.pairs: dict[str, list[Pair]] = {}
         self.volume = volume
         self.inference = inference if inference is not None else Inference()
@@ -138,7 +144,13 @@ class SegmentationDataModule(LightningDataModule):
             trainer = self.trainer
             output, checkpoint = (self.output, trainer.ckpt_path) if trainer is not None else (None, None)
             self._plan = plan_prediction(
-                self.predict_dir, self.volume, output, self.inference, checkpoint, self._process()
+                self.predict_dir,
+                self.volume,
+                output,
+                self.inference,
+                checkpoint,
+                self._process(),
+                windowed=self.reader.window is not None,
             )
 
     @property
@@ -160,7 +172,9 @@ class SegmentationDataModule(LightningDataModule):
         """Return the training images, shuffled and augmented."""
         rank, world_size = self._process()
         masks = [pair.mask for pair in self.pairs["train"]]
-        foreground = find_foreground(masks, self.rgb_map) if self.foreground_share is not None else None
+        foreground = (
+            find_foreground(masks, self.rgb_map, self.unknown_colors) if self.foreground_share is not None else None
+        )
         if foreground is not None and not foreground.any() and not rank:
             say("note: data.foreground_share: no training mask shows more than the background; all are drawn alike")
         sampler = EpochSampler(
@@ -198,7 +212,9 @@ class SegmentationDataModule(LightningDataModule):
         return Loaders(self.batch_size, self.num_workers, self.start_method, self.seed)
 
     def _dataset(self, split: str, transform: Transform | None = None) -> SegmentationDataset:
-        dataset = SegmentationDataset(self.pairs[split], self.rgb_map, self.reader, transform, self.seed)
+        dataset = SegmentationDataset(
+            self.pairs[split], self.rgb_map, self.reader, transform, self.seed, unknown=self.unknown_colors
+        )
         if split != "test":  # which is read once
             dataset.cache = self._cache(split, dataset)
         return dataset
@@ -209,12 +225,14 @@ class SegmentationDataModule(LightningDataModule):
             return RamCache(len(dataset), shape)
         if self.cache == "none" or self.root is None:
             return None
-        key = content_key([path for pair in dataset.pairs for path in pair], (self.reader, self.rgb_map))
+        key = content_key(
+            [path for pair in dataset.pairs for path in pair], (self.reader, self.rgb_map, self.unknown_colors)
+        )
         cache = DiskCache(self.root / ".flexunet_cache" / f"{split}-{key}.bin", len(dataset), shape)
         if not cache.is_complete():
             say(f"writing {cache.path}, {cache.size / 2**20:.0f} MiB; it may be deleted at any time")
             order = [SampleKey(0, i) for i in range(len(dataset))]
-            plain = SegmentationDataset(dataset.pairs, self.rgb_map, self.reader)
+            plain = SegmentationDataset(dataset.pairs, self.rgb_map, self.reader, unknown=self.unknown_colors)
             loader = self._loaders.load(plain, order, list)
             samples = (s for batch in show_progress(loader, "caching", len(loader)) for s in batch)
             cache.fill((s["image"].numpy(), s["mask"].numpy()) for s in samples)

@@ -3,22 +3,26 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from flexunet_pl.common.errors import DataError
+from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.data.batch import Batch
 from flexunet_pl.data.cache import Cache
 from flexunet_pl.data.sampler import SampleKey
 from flexunet_pl.data.transforms import Transform
 from flexunet_pl.io.images import ImageReader, resize_image
+from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
+
+# steps of albumentations that end the usual pipelines elsewhere
+_LEAVING_UINT8 = frozenset({"Normalize", "ToFloat", "ToTensor3D", "ToTensorV2"})
 
 
 class Sample(TypedDict):
@@ -47,6 +51,7 @@ class SegmentationDataset(Dataset[Sample]):
         transform: Augmentation, or None.
         seed: Seed of the augmentation.
         cache: Keeps what was read, or None.
+        unknown: What colours are in masks that are no class; see `read_mask`.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class SegmentationDataset(Dataset[Sample]):
         transform: Transform | None = None,
         seed: int = 0,
         cache: Cache | None = None,
+        unknown: UnknownColors = "error",
     ) -> None:
         self.pairs = list(pairs)
         self.rgb_map = rgb_map
@@ -64,6 +70,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.transform = transform
         self.seed = seed
         self.cache = cache
+        self.unknown = unknown
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -80,6 +87,7 @@ class SegmentationDataset(Dataset[Sample]):
 
         Raises:
             DataError: If the transform changes the size, or see `_read`.
+            UserError: If it leaves numbers other than uint8.
         """
         if isinstance(key, int):
             key = SampleKey(0, key)
@@ -88,6 +96,7 @@ class SegmentationDataset(Dataset[Sample]):
         if self.transform is not None:
             shapes = image.shape, mask.shape
             image, mask = _transformed(self.transform, image, mask, (self.seed, key.epoch, key.index, key.repeat))
+            _check_types(self.transform, image, mask)
             if (image.shape, mask.shape) != shapes:
                 raise DataError(
                     f"{pair.image}: the transform made it {image.shape[:2]} px, but it must keep {shapes[1]}; "
@@ -105,7 +114,7 @@ class SegmentationDataset(Dataset[Sample]):
         if self.cache is not None and (kept := self.cache.get(index)) is not None:
             return kept
         pair = self.pairs[index]
-        image, mask = self.reader.read(pair.image), read_mask(pair.mask, self.rgb_map)
+        image, mask = self.reader.read(pair.image), read_mask(pair.mask, self.rgb_map, self.unknown)
         if image.shape[:2] != mask.shape:
             raise DataError(size_mismatch(pair, image.shape, mask.shape))
         image, mask = resize_image(image, self.reader.size), resize_mask(mask, self.reader.size)
@@ -128,6 +137,24 @@ def collate(samples: Sequence[Sample]) -> Batch:
         mask=torch.stack([s["mask"] for s in samples]),
         name=[s["name"] for s in samples],
         counted=sum(s["counted"] for s in samples),
+    )
+
+
+def _check_types(transform: Transform, image: Any, mask: Any) -> None:
+    """Refuse a transform after which images are no uint8: validation and prediction would never see such numbers.
+
+    Raises:
+        UserError: If it is one.
+    """
+    if isinstance(image, np.ndarray) and isinstance(mask, np.ndarray) and image.dtype == mask.dtype == np.uint8:
+        return
+    steps = [type(step).__name__ for step in getattr(transform, "transforms", [])]
+    known = [step for step in steps if step in _LEAVING_UINT8]
+    step = known[0] if known else type(transform).__name__
+    kinds = " and ".join(str(getattr(array, "dtype", type(array).__name__)) for array in (image, mask))
+    raise UserError(
+        f"data.train_transform: {step} leaves image and mask as {kinds}, but the network is given uint8 in 0..255 and "
+        "scales it itself, in validation and prediction too; take this step out"
     )
 
 

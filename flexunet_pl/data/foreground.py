@@ -8,18 +8,20 @@ from numpy.typing import NDArray
 
 from flexunet_pl.common.console import show_progress
 from flexunet_pl.common.processes import map_processes
+from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.rgb_map import RgbMap
 
 _FEW = 500  # masks, below which starting processes takes longer than reading
 
 
-def find_foreground(masks: list[Path], rgb_map: RgbMap) -> NDArray[np.bool_]:
+def find_foreground(masks: list[Path], rgb_map: RgbMap, unknown: UnknownColors = "error") -> NDArray[np.bool_]:
     """Read masks and tell which show more than the background.
 
     Args:
         masks: The files.
         rgb_map: Classes and their colours, the background first.
+        unknown: What other colours are; see `read_mask`.
 
     Returns:
         Shape ``(len(masks),)``.
@@ -27,9 +29,9 @@ def find_foreground(masks: list[Path], rgb_map: RgbMap) -> NDArray[np.bool_]:
     Raises:
         DataError: If a mask cannot be read.
     """
-    shown = map_processes(partial(_shows_foreground, rgb_map=rgb_map), masks, chunk=16, few=_FEW)
+    shown = map_processes(partial(_shows_foreground, rgb_map=rgb_map, unknown=unknown), masks, chunk=16, few=_FEW)
     return np.array(list(show_progress(shown, "reading masks", len(masks))), dtype=bool)
 
 
-def _shows_foreground(mask: Path, rgb_map: RgbMap) -> bool:
-    return bool(read_mask(mask, rgb_map).any())
+def _shows_foreground(mask: Path, rgb_map: RgbMap, unknown: UnknownColors) -> bool:
+    return bool(read_mask(mask, rgb_map, unknown).any())

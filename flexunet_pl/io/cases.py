@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +13,17 @@ from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.arrays import ARRAY_SUFFIXES, read_array, read_array_shape
+from flexunet_pl.io.dicom_series import is_radiograph, without_pixels
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.pairs import IMAGE_SUFFIXES
-from flexunet_pl.io.volumes import VOLUME_SUFFIXES, Volume, is_dicom, read_volume, read_volume_shape
+from flexunet_pl.io.volumes import (
+    VOLUME_SUFFIXES,
+    Volume,
+    is_dicom,
+    read_radiograph_values,
+    read_volume,
+    read_volume_shape,
+)
 from flexunet_runtime.window import Window
 
 _SAMPLED = 1 << 16  # bytes
@@ -77,6 +86,8 @@ def list_cases(source: Path) -> list[Case]:
         DataError: If there is none, or two of them have one name.
     """
     if source.is_file():
+        if is_dicom(source) and is_radiograph(source):
+            return [Case(source, case_name(source))]
         if is_dicom(source):
             raise DataError(f"{source}: is one slice of a DICOM series; name the folder that holds the series")
         return [Case(source, case_name(source), _is_volume(source))]
@@ -212,8 +223,10 @@ class SliceReader:
         Raises:
             DataError: If the file cannot be read; for a volume it is raised for each of its slices.
         """
-        if not case.is_volume:
+        if not case.is_volume and _is_known(case.path):
             return self.reader.read(case.path)
+        if not case.is_volume:
+            return cut_slice(read_radiograph_values(case.path)[None], 0, SliceRules(), self.reader)
         if self._kept is None or self._kept[0] != case.path:
             self._kept = None  # before the next one is read: two need not fit the memory
             try:
@@ -231,14 +244,37 @@ def _walk(folder: Path) -> Iterator[Case]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place)
         files = [here / name for name in names if not name.startswith(".") and (here / name).is_file()]
-        slices = {file for file in files if not _is_known(file) and is_dicom(file)}
-        if slices:
+        objects = [file for file in files if not _is_known(file) and is_dicom(file)]
+        radiographs = {file for file in objects if is_radiograph(file)}
+        if len(objects) > len(radiographs):
             inside = here.relative_to(folder)
             yield Case(here, inside.as_posix() if inside.parts else folder.resolve().name, is_volume=True)
         for file in files:
             volume = _is_volume(file)
-            if volume or file.suffix.lower() in IMAGE_SUFFIXES:
+            if volume or file in radiographs or file.suffix.lower() in IMAGE_SUFFIXES:
                 yield Case(file, (here / case_name(file)).relative_to(folder).as_posix(), volume)
+
+
+def passed_over(source: Path) -> dict[str, int]:
+    """Count the files of a folder tree that `list_cases` takes for no image and no part of one.
+
+    Args:
+        source: The folder.
+
+    Returns:
+        Numbers by suffix, or by kind for DICOM objects without pixels; of hidden files none.
+    """
+    found: Counter[str] = Counter()
+    for place, folders, names in os.walk(source):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in (Path(place) / name for name in names if not name.startswith(".")):
+            if _is_known(file) or not file.is_file():
+                continue
+            kind = without_pixels(file) if is_dicom(file) else file.suffix.lower() or "without suffix"
+            if kind is not None:
+                found[kind] += 1
+        found.update("linked folder" for name in folders if (Path(place) / name).is_symlink())
+    return dict(found)
 
 
 def _is_known(path: Path) -> bool:

@@ -12,7 +12,18 @@ from flexunet_runtime.images import MAX_PIXELS, open_image, read_image
 from flexunet_runtime.masks import encode_image
 from flexunet_runtime.window import Window
 
-__all__ = ["MAX_PIXELS", "ImageReader", "read_image", "read_mode", "read_size", "resize_image", "write_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageReader",
+    "read_image",
+    "read_mode",
+    "read_orientation",
+    "read_size",
+    "resize_image",
+    "write_image",
+]
+
+_ORIENTATION = 0x0112  # tag of EXIF
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,27 @@ def read_size(path: Path) -> tuple[int, int]:
     with open_image(path, decode=False) as image:
         width, height = image.size
         # of a TIFF Pillow gives the turned size already; a PNG without EXIF it would decode to look for it at the end
-        turned = image.format != "TIFF" and "exif" in image.info and image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+        turned = (
+            image.format != "TIFF" and "exif" in image.info and image.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
+        )
     return (width, height) if turned else (height, width)
+
+
+def read_orientation(path: Path) -> int:
+    """Read from the header alone how EXIF says that an image is turned.
+
+    Args:
+        path: The file.
+
+    Returns:
+        1 where it is not, up to 8.
+
+    Raises:
+        DataError: If the header cannot be read or the policy refuses it.
+    """
+    with open_image(path, decode=False) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info or image.format == "TIFF" else 1
+    return int(turned) if turned in range(1, 9) else 1
 
 
 def read_mode(path: Path) -> str:

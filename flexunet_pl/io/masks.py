@@ -3,7 +3,7 @@
 import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,30 +11,33 @@ from PIL import Image
 
 import flexunet_runtime.masks
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.rgb_map import DecodedMask, RgbMap
+from flexunet_pl.io.mask_colors import ColorIndex, UnknownColors, index_colors
+from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.images import MAX_PIXELS, is_wide, open_image, without_alpha
 
-FAR_LIMIT = 0.005  # share of a mask's pixels; real anti-aliased and JPEG masks reach 0.0013
-JPEG_FAR_LIMIT = 0.05  # the same for masks in JPEG, whose blocks of colour bleed across borders; at 64 px it is 0.007
-FAR_COLOR_LIMIT = FAR_LIMIT / 10  # the same for one single colour, where blended borders scatter over many
+_IGNORED = 255  # what VOC and others write where a pixel does not count
+_MOST_UNKNOWN = 0.05  # share of a mask's pixels; of 20 classes, smoothed, one in a hundred lies between three or more
 
 
-def read_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
+def read_mask(path: Path, rgb_map: RgbMap, unknown: UnknownColors = "error") -> NDArray[np.uint8]:
     """Read a mask as class indices.
 
-    A picture (RGB, palette, grey, 1-bit) is decoded by nearest colour. An ``.npz`` file holds one one-hot array of
-    shape ``(H, W, K)`` or an index array of shape ``(H, W)``, named ``mask`` or alone in the file.
+    A picture (RGB, palette, grey, 1-bit) is decoded by its colours; borders that were smoothed go to the classes on
+    both sides of them (see `index_colors`). An ``.npz`` file holds one one-hot array of shape ``(H, W, K)`` or an index
+    array of shape ``(H, W)``, named ``mask`` or alone in the file.
 
     Args:
         path: The file.
         rgb_map: Classes and their colours.
+        unknown: What a region of a colour that is no class is: an error; the class of the nearest colour, as in the
+            original, which then decides for every pixel; or background.
 
     Returns:
         Class index per pixel, shape ``(H, W)``, uint8.
 
     Raises:
-        DataError: If the file is missing, damaged or of a kind that the policy refuses, or if more than 0.5 % of its
-            pixels (5 % in JPEG), or 0.05 % in one single colour, are far from every colour of the map.
+        DataError: If the file is missing, damaged or of a kind that the policy refuses, or if a region has a colour
+            that is no class.
     """
     if path.suffix.lower() == ".npz":
         return _read_npz_mask(path, rgb_map)
@@ -42,12 +45,15 @@ def read_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
         if is_wide(image):
             raise DataError(f"{path}: a mask must have 8 bits per channel but has mode {image.mode}; save it as RGB")
         pixels = np.asarray(without_alpha(image, str(path)).convert("RGB"))
-        limit = JPEG_FAR_LIMIT if image.format == "JPEG" else FAR_LIMIT
-    decoded = rgb_map.decode(pixels)
-    if len(decoded.far_colors) > FAR_COLOR_LIMIT * decoded.index.size:
-        _check_far_colors(path, decoded, limit, rgb_map)
-    if not decoded.index.any():
-        _check_indices(path, pixels, rgb_map)
+        lossy = image.format == "JPEG"
+    if unknown == "nearest":
+        return rgb_map.decode(pixels).index
+    _check_indices(path, pixels, rgb_map)
+    decoded = index_colors(pixels, rgb_map, lossy=lossy)
+    if unknown == "background":
+        decoded.index[decoded.unknown] = 0
+    elif decoded.region is not None or decoded.unknown.mean() > _MOST_UNKNOWN:
+        _refuse_colors(path, decoded, rgb_map)
     return decoded.index
 
 
@@ -79,16 +85,20 @@ def write_mask(path: Path, index: NDArray[np.uint8], rgb_map: RgbMap) -> None:
     flexunet_runtime.masks.write_mask(path, index, rgb_map.colors)
 
 
-def _check_far_colors(path: Path, decoded: DecodedMask, limit: float, rgb_map: RgbMap) -> None:
-    far, size = decoded.far_colors, decoded.index.size
-    colors, counts = np.unique(far, axis=0, return_counts=True)
-    most = int(counts.argmax())
-    if len(far) > limit * size or counts[most] > FAR_COLOR_LIMIT * size:
+def _refuse_colors(path: Path, decoded: ColorIndex, rgb_map: RgbMap) -> NoReturn:
+    known = ", ".join(f"{n} {list(c)}" for n, c in zip(rgb_map.names, rgb_map.colors, strict=True))
+    region = decoded.region
+    if region is None:
+        count = int(decoded.unknown.sum())
         raise DataError(
-            f"{path}: {len(far)} of {size} pixels have a colour that is far from every class, "
-            f"most often {colors[most].tolist()} ({int(counts[most])} pixels); add it to `rgb_map`, "
-            f"which has {', '.join(f'{n} {list(c)}' for n, c in zip(rgb_map.names, rgb_map.colors, strict=True))}"
+            f"{path}: {count} of {decoded.index.size} pixels have colours that are far from every class, which are "
+            f"{known}; it is no mask of these classes"
         )
+    raise DataError(
+        f"{path}: {region.pixels} pixels of colour {list(region.color)}, such as row {region.row}, column "
+        f"{region.column}, are no class of `rgb_map`, which has {known}; add the colour to it, or say what to do with "
+        "such pixels: `unknown_colors: background` or `nearest`"
+    )
 
 
 def _check_indices(path: Path, pixels: NDArray[np.uint8], rgb_map: RgbMap) -> None:
@@ -97,11 +107,18 @@ def _check_indices(path: Path, pixels: NDArray[np.uint8], rgb_map: RgbMap) -> No
     Raises:
         DataError: If the mask looks like that.
     """
-    grey = (pixels == pixels[..., :1]).all() and pixels.max() < len(rgb_map)
-    if grey and np.count_nonzero(pixels[..., 0]) > FAR_COLOR_LIMIT * pixels[..., 0].size:
+    grey = pixels[..., 0]
+    if not (grey == pixels[..., 1]).all() or not (grey == pixels[..., 2]).all():
+        return
+    values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+    levels = {r for r, g, b in rgb_map.colors if r == g == b}
+    odd = [int(value) for value in values if value not in levels]
+    classes = [int(value) for value in values if value != _IGNORED]
+    if odd and max(odd) < len(rgb_map) and classes and max(classes) < len(rgb_map):
+        ignored = f", and {_IGNORED} for pixels that do not count" if _IGNORED in values else ""
         raise DataError(
-            f"{path}: its values 0 to {pixels.max()} look like class indices, not colours; save the colours of "
-            "`rgb_map`, or the indices as .npz"
+            f"{path}: its values {', '.join(map(str, classes[:8]))} look like class indices, not colours{ignored}; "
+            "save the colours of `rgb_map`, or the indices as .npz"
         )
 
 

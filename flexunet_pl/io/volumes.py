@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError, UserError, explained
 from flexunet_pl.common.files import written_in_place
+from flexunet_pl.io.dicom_series import read_radiograph, read_slices, without_pixels
+from flexunet_pl.io.nifti_forms import NiftiForms, put_forms, read_forms
 from flexunet_pl.io.volume_headers import check_stored
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
@@ -31,6 +33,7 @@ class Volume:
         origin_mm: Position of the first voxel.
         direction: Direction cosines, row by row; an oblique volume is turned by whole quarters, never resampled.
         orientation: What columns, rows and slices run to in the file, such as RAS.
+        forms: Both affines of a NIfTI file in which they disagree.
     """
 
     values: NDArray[Any]
@@ -38,6 +41,7 @@ class Volume:
     origin_mm: tuple[float, ...]
     direction: tuple[float, ...]
     orientation: str = _ORIENTATION
+    forms: NiftiForms | None = None
 
 
 def read_volume(path: Path) -> Volume:
@@ -66,7 +70,8 @@ def read_volume(path: Path) -> Volume:
     bad = values.size - int(np.count_nonzero(np.isfinite(values)))
     if bad:
         raise DataError(f"{path}: {bad} of {values.size} voxels are not finite numbers; export it again")
-    return Volume(values, image.GetSpacing(), image.GetOrigin(), image.GetDirection(), orientation)
+    forms = read_forms(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
+    return Volume(values, image.GetSpacing(), image.GetOrigin(), image.GetDirection(), orientation, forms)
 
 
 def read_volume_shape(path: Path) -> tuple[int, int, int]:
@@ -103,6 +108,25 @@ def read_volume_shape(path: Path) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
+def read_radiograph_values(path: Path) -> NDArray[Any]:
+    """Read a radiograph in DICOM; see `read_radiograph`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Shape ``(H, W)``.
+
+    Raises:
+        DataError: If it cannot be read.
+        UserError: If SimpleITK is not installed.
+    """
+    sitk = _simpleitk()
+    _check_name(path)
+    with _explained(path):
+        return read_radiograph(path, sitk)
+
+
 def write_volume(path: Path, values: NDArray[Any], like: Volume) -> None:
     """Write a NIfTI file that lies where the file of another volume lies, voxel on voxel.
 
@@ -115,6 +139,8 @@ def write_volume(path: Path, values: NDArray[Any], like: Volume) -> None:
     image = to_file_order(values, like)
     with written_in_place(path, suffix=".nii.gz") as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
+        if like.forms is not None:
+            put_forms(temporary, like.forms)
 
 
 def to_file_order(values: NDArray[Any], like: Volume) -> Any:
@@ -249,31 +275,16 @@ def _series_files(path: Path, sitk: Any) -> list[str]:
         raise DataError(f"{path}: holds {len(series)} DICOM series; give a folder with one")
     names = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0]))
     known = {Path(name).name for name in names}
-    lost = [file for file in sorted(path.iterdir()) if file.name not in known and is_dicom(file)]
+    beside = [file for file in sorted(path.iterdir()) if file.name not in known and is_dicom(file)]
+    lost = [file for file in beside if without_pixels(file) is None]
     if lost:  # GDCM passes over what it cannot read
         raise DataError(f"{lost[0]}: is damaged, so the series is not complete; export it again")
     return names
 
 
 def _read_series(path: Path, sitk: Any) -> Any:
-    reader = sitk.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames(_series_files(path, sitk))
-    reader.MetaDataDictionaryArrayUpdateOn()
-    image = reader.Execute()
-    if len(reader.GetFileNames()) != image.GetDepth():
-        raise DataError(f"{path}: is a multi-frame DICOM file; convert it to NIfTI, or to one file per slice")
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise DataError(f"{path}: has {image.GetNumberOfComponentsPerPixel()} values per voxel; expected one")
-    places = [reader.GetMetaData(i, "0020|0032").split("\\") for i in range(image.GetDepth())]
-    steps = np.linalg.norm(np.diff(np.asarray(places, dtype=float), axis=0), axis=1)
-    if len(steps) and steps.max() > 1.1 * steps.min():  # SimpleITK would close the gap and say nothing
-        at = int(steps.argmax())
-        raise DataError(
-            f"{path}: slices {at} and {at + 1} lie {steps[at]:.2f} mm apart and others {steps.min():.2f}; "
-            "the series is not complete"
-        )
-    return image
+    names = _series_files(path, sitk)
+    return read_slices(path, names, sitk)
 
 
 def _reason(error: BaseException) -> str:

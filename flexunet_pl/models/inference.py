@@ -100,7 +100,7 @@ class Inference:
         with _dropout(network, at_work=self.mc_dropout > 0):
             for flip, _ in passes:
                 logits = _flipped(logits_of(_flipped(image, flip)), flip)
-                resized = [_resized(of_image, size) for of_image, size in zip(logits, sizes, strict=True)]
+                resized = [resize_logits(of_image, size) for of_image, size in zip(logits, sizes, strict=True)]
                 if len(passes) == 1:
                     return [Answer(z.argmax(dim=0).byte(), z.softmax(dim=0), None) for z in resized]
                 for i, z in enumerate(resized):
@@ -148,7 +148,16 @@ def _flipped(image: Tensor, dims: tuple[int, ...]) -> Tensor:
     return image.flip(dims) if dims else image
 
 
-def _resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_logits(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Resize logits bilinearly.
+
+    Args:
+        logits: Shape ``(K, H, W)``.
+        size: Height and width wanted.
+
+    Returns:
+        Shape ``(K, *size)``.
+    """
     if logits.shape[-2:] == size:
         return logits
     return nn.functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]

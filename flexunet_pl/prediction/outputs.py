@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_pl.common.console import say
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.arrays import write_array
 from flexunet_pl.io.cases import Case, SliceReader, join_slices, read_case
@@ -83,6 +84,8 @@ class VolumeResult:
     def finish(self) -> None:
         """Write all but the probabilities, which are written slice by slice."""
         volume = read_case(self.case, self.source.rules)
+        if volume.forms is not None:
+            say(f"note: {self.case.path}: sform and qform disagree; the label has both as they are")
         labels = join_slices(self.masks, self.source.rules)
         target = result_path(self.folder, self.case)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import DataError, UserError
-from flexunet_pl.io.cases import Case, SliceRules, count_slices, list_cases
+from flexunet_pl.io.cases import Case, SliceRules, count_slices, list_cases, passed_over
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.prediction.dicom_seg import require_highdicom
 from flexunet_pl.prediction.resume import PredictionRecord
@@ -103,6 +104,8 @@ def plan_prediction(
     inference: Inference,
     checkpoint: str | Path | None,
     process: tuple[int, int] = (0, 1),
+    *,
+    windowed: bool = False,
 ) -> PredictionPlan:
     """Find what there is to predict, and leave out what is done. Nothing is written.
 
@@ -113,6 +116,7 @@ def plan_prediction(
         inference: How the network is applied.
         checkpoint: File of the weights, where it is known.
         process: Rank of this process and number of all.
+        windowed: Whether there is a window for volumes even where the rules name none.
 
     Returns:
         The plan.
@@ -133,6 +137,8 @@ def plan_prediction(
         record = PredictionRecord(folder, checkpoint, settings)
         if not output.overwrite and record.goes_on():
             todo = record.left(cases)
+    if output is not None and not process[0]:
+        _say_what_to_know(source, cases, windowed=windowed or rules.window is not None)
     pictures: list[tuple[Case, int]] = []
     unusable: dict[str, str] = {}
     rank, world_size = process
@@ -142,6 +148,18 @@ def plan_prediction(
         except DataError as error:
             unusable[str(case.path)] = str(error)
     return PredictionPlan(tuple(todo), len(cases) - len(todo), tuple(pictures), unusable, record)
+
+
+def _say_what_to_know(source: Path, cases: Sequence[Case], *, windowed: bool) -> None:
+    others = passed_over(source) if source.is_dir() else {}
+    if others:
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+        say(f"note: {sum(others.values())} passed over: {listed}")
+    if not windowed and any(case.is_volume for case in cases):
+        say(
+            "note: no window is known: each slice of a volume is stretched from its lowest to its highest value; if "
+            "the network was trained on a window, give it as --data.volume.window"
+        )
 
 
 def _colliding(cases: Sequence[Case]) -> Case | None:

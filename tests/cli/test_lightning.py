@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from PIL import Image
 
 from flexunet_pl.cli.main import VERBS, main
 from flexunet_pl.common.errors import RunInterrupted
+from flexunet_pl.io.dataset_facts import write_facts
 from flexunet_pl.io.images import read_image, write_image
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 from flexunet_pl.task import SegmentationTask
+from flexunet_runtime.window import Window
 
 RUN = "runs/flexunet/version_0"
 
@@ -247,6 +250,7 @@ STOPPING = """
 import os, signal, sys
 from flexunet_pl.cli.main import main
 from flexunet_pl.task import SegmentationTask
+from flexunet_runtime.window import Window
 
 stepping = SegmentationTask.training_step
 
@@ -532,7 +536,7 @@ def test_mistakes_in_the_data_are_named(workspace, mistake, phantoms):
     mask = read_image(path).copy()
     mask[10:30, 10:30] = [255, 255, 0]
     write_image(path, mask)
-    assert "train/masks/000_00.png: 400 of 4096 pixels have a colour that is far" in fit(copy)
+    assert "train/masks/000_00.png: 400 pixels of colour [255, 255, 0], such as row 10, column 10" in fit(copy)
     assert "[255, 255, 0]" in mistake("fit", "-c", "c.yaml", "--data.root", copy, "--data.num_workers", 2)
 
 
@@ -651,3 +655,46 @@ def test_mistakes_in_prediction_are_named(workspace, mistake, trained, phantoms)
 def test_debug_shows_where_an_error_comes_from(workspace):
     with pytest.raises(ValueError, match="no such folder"):
         main(["fit", "-c", "c.yaml", "--data.root", "/nowhere", "--debug"])
+
+
+def test_test_and_score_agree_on_the_same_files_at_their_own_size(workspace, flexunet, lively, phantoms):
+    for split in ("images", "masks"):
+        shutil.copytree(phantoms / "test" / split, workspace / "d" / "test" / split)
+    mask = sorted((workspace / "d" / "test" / "masks").iterdir())[0]
+    pixels = read_image(mask).copy()
+    pixels[3, 4] = PHANTOM_MAP.colors[1]  # a lesion of one pixel, which the network's size does not show
+    write_image(mask, pixels)
+    said = flexunet("test", "--ckpt_path", lively, "--data.root", "d", "--data.num_workers", 0)
+    assert "3 cases, measured at their own size, 64x64 px" in said
+    flexunet("predict", "--ckpt_path", lively, "--data.predict_dir", "d/test/images", "--prediction.output_dir", "p",
+             "--data.num_workers", 0)  # fmt: skip
+    colours = json.dumps(PHANTOM_MAP.to_dict())
+    flexunet("score", "--pred", "p", "--target", "d/test/masks", "--rgb-map", colours, "--out", "scored")
+    (tested,) = workspace.glob("runs/**/per_case.csv")
+    assert sorted(tested.read_text().splitlines()) == sorted(
+        (workspace / "scored/per_case.csv").read_text().splitlines()
+    )
+    assert "network's size, 32x32" in flexunet(
+        "test", "--ckpt_path", lively, "--data.root", "d", "--data.num_workers", 0, "--scores.network_size", "true"
+    )
+
+
+def test_volumes_are_cut_with_the_window_of_those_that_were_trained_on(workspace, flexunet, phantoms):
+    shutil.copytree(phantoms, workspace / "d")
+    write_facts(workspace / "d", Window(-160, 240))
+    flexunet("fit", "-c", "c.yaml", "--data.root", "d")
+    values = np.random.default_rng(0).integers(-500, 500, (2, 20, 28)).astype(np.int16)
+    (workspace / "in").mkdir()
+    np.save(workspace / "in" / "a.npy", values)
+    command = ["predict", "--ckpt_path", "runs/flexunet/version_0/checkpoints/best.ckpt", "--data.predict_dir", "in",
+               "--data.num_workers", 0, "--prediction.probabilities", "true", "--prediction.output_dir"]  # fmt: skip
+    said = flexunet(*command, "out")
+    assert "data.volume.window is [-160.0, 240.0], that of the volumes which were trained on" in said
+    flexunet(*command, "given", "--data.volume.window", "[-160, 240]")
+    flexunet(*command, "other", "--data.volume.window", "[0, 500]")
+    found, given, other = (
+        np.load(workspace / out / "a" / "probabilities" / "0001.npz")["probabilities"]
+        for out in ("out", "given", "other")
+    )
+    assert np.array_equal(found, given)
+    assert not np.array_equal(found, other)

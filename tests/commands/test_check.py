@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from flexunet_pl.check.quick import quick_check
 from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.cli.main import main
 from flexunet_pl.io.images import read_image, write_image
@@ -324,3 +325,27 @@ def test_pictures_that_look_alike_across_splits_are_ranked_and_drawn_but_are_no_
     ]
     assert [pair["grey_levels"] for pair in ranked] == sorted(pair["grey_levels"] for pair in ranked)
     assert read_image(out / "look_alikes.png").shape[1] == 2 * 196
+
+
+def test_masks_that_are_all_mirrored_are_found(phantoms, tmp_path, capsys):
+    shutil.copytree(phantoms, tmp_path / "data")
+    for mask in (tmp_path / "data").glob("*/masks/*.png"):
+        picture = read_image(mask)
+        write_image(mask, np.ascontiguousarray(picture[::-1]))
+    assert main(["check", str(tmp_path / "data")]) == 1
+    assert "masks fit their images better mirrored top-bottom" in capsys.readouterr().out
+
+
+def test_a_picture_that_exif_turns_and_its_mask_not_is_found_by_check_and_fit(phantoms, tmp_path, capsys):
+    shutil.copytree(phantoms, tmp_path / "data")
+    image = sorted((tmp_path / "data" / "train" / "images").iterdir())[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(image) as picture:
+        picture.convert("RGB").save(image.with_suffix(".jpg"), exif=exif)
+    image.unlink()
+    said = f"{image.with_suffix('.jpg')}: EXIF turns it (orientation 6), and its mask {image.name} not alike (1)"
+    assert main(["check", str(tmp_path / "data")]) == 1
+    assert said in " ".join(capsys.readouterr().out.split())
+    pairs = {"train": list_pairs(tmp_path / "data" / "train")}
+    assert any(said in finding.message for finding in quick_check(pairs))

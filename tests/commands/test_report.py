@@ -41,7 +41,7 @@ def test_the_page_says_what_the_tables_say(reported):
     for words in ("counts the background", "SHA-256", "config.yaml", "seed", "Learning rate", "HD95"):
         assert words in page
     confusion = summary["confusion"]
-    assert sum(map(sum, confusion)) == 3 * 32 * 32
+    assert sum(map(sum, confusion)) == 3 * 64 * 64, "at the size of the masks"
     assert f"{confusion[0][0] / sum(confusion[0]):.1%}" in page
 
 

@@ -5,10 +5,11 @@ import albumentations
 import numpy as np
 import pytest
 import torch
+from albumentations.pytorch import ToTensorV2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexunet_pl.common.errors import DataError
+from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.sampler import EpochSampler, SampleKey
 from flexunet_pl.data.transforms import CTAugmentation
@@ -147,3 +148,12 @@ def test_a_resumed_epoch_goes_on_behind_what_was_drawn():
     for sampler in (whole, resumed):
         sampler.set_epoch(3)
     assert list(resumed) == list(whole)
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.parametrize("step", ["Normalize", "ToFloat", "ToTensorV2"])
+def test_a_transform_that_leaves_uint8_is_refused_by_the_name_of_its_step(phantoms, step):
+    last = ToTensorV2() if step == "ToTensorV2" else getattr(albumentations, step)()
+    transform = albumentations.Compose([albumentations.HorizontalFlip(), last])
+    with pytest.raises(UserError, match=f"data.train_transform: {step} leaves image and mask as"):
+        dataset(phantoms, transform)[SampleKey(0, 0)]

@@ -70,6 +70,7 @@ def test_everything_with_a_meaning_is_carried_over(text):
         },
         "trainer": {"gradient_clip_val": 0.5, "gradient_clip_algorithm": "value", "max_epochs": 80},
         "data": {
+            "unknown_colors": "nearest",
             "root": "../../../dataset/Some Thing",
             "batch_size": 2,
             "train_transform": None,

@@ -1,6 +1,7 @@
 """Images as arrays: the one decode policy, of the runtime, of its service and of flexunet_pl."""
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix says; other decoders are never started
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "La", "RGBa"})
+_SAMPLES_PER_PIXEL, _EXTRA_SAMPLES, _PHOTOMETRIC, _BITS_PER_SAMPLE = 277, 338, 262, 258  # tags of TIFF
+_SHORT, _WHITE_IS_ZERO = 3, 0
 _WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
@@ -142,6 +145,11 @@ def _decoded(file: IO[bytes], name: str, *, decode: bool = True, max_pixels: int
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"{name}: declares far more than {limit}; refused unread") from error
     except UnidentifiedImageError as error:
+        if (bands := tiff_bands(file)) is not None:
+            raise DataError(
+                f"{name}: is a TIFF of {bands[0]} bands of {bands[1]} bits, which is not read; save one or three bands "
+                "of 8 bits, or one of 16"
+            ) from error
         what = "is no PNG, JPEG, TIFF or BMP image" if file.seek(0, io.SEEK_END) else "is empty"
         raise NoImageError(f"{name}: {what}; export it again or remove it") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
@@ -159,6 +167,12 @@ def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
         raise DataError(f"{name}: holds {getattr(image, 'n_frames', 0)} frames; save the one you want as its own file")
     if image.format in {"PNG", "TIFF"} and not is_wide(image) and ";16" in str(getattr(image, "tile", "")):
         raise DataError(f"{name}: has 16 bits in each of several channels; save it as 16-bit greyscale or as 8-bit RGB")
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_EXTRA_SAMPLES) and 0 in tags[_EXTRA_SAMPLES]:  # neither kind of alpha
+        raise DataError(
+            f"{name}: has {tags.get(_SAMPLES_PER_PIXEL)} bands, of which some are no colours; save the three or the "
+            "one that you want"
+        )
     if image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _WIDE_MODES:
         raise DataError(f"{name}: colour mode {image.mode} is not supported; convert it to RGB or greyscale")
 
@@ -173,10 +187,57 @@ def _check_end(file: IO[bytes], image: Image.Image, name: str) -> None:
 
 def _to_array(image: Image.Image, name: str, channels: int, window: Window | None) -> NDArray[np.uint8]:
     if is_wide(image):
-        grey = _apply_window(np.asarray(image), name, window)[..., None]
+        grey = _apply_window(_wide_values(image, name), name, window)[..., None]
         return np.repeat(grey, channels, axis=2)
     array = np.asarray(without_alpha(image, name).convert("RGB" if channels == 3 else "L"))
     return array.reshape(*array.shape[:2], channels)
+
+
+def _wide_values(image: Image.Image, name: str) -> NDArray[np.generic]:
+    """Return the values of an image of more than 8 bits; Pillow turns those where 0 is white at 8 bits alone.
+
+    Raises:
+        DataError: If they are floats of which 0 is white.
+    """
+    values: NDArray[np.generic] = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO:
+        return values
+    if image.mode == "F":
+        raise DataError(f"{name}: says that 0 is white, of numbers that have no black; save it with 0 as black")
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))
+    return np.asarray((1 << int(bits[0])) - 1 - values.astype(np.int64))
+
+
+def tiff_bands(file: IO[bytes]) -> tuple[int, int] | None:
+    """Read from the first directory of a TIFF file how many bands it has, and of how many bits.
+
+    Args:
+        file: The file.
+
+    Returns:
+        Both; None where it is no TIFF, or does not say it.
+    """
+    file.seek(0)
+    head = file.read(8)
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
+    if order is None or len(head) < 8:
+        return None
+    file.seek(struct.unpack(f"{order}I", head[4:])[0])
+    counted = file.read(2)
+    entries = file.read(12 * struct.unpack(f"{order}H", counted)[0]) if len(counted) == 2 else b""
+    found = {}
+    for at in range(0, len(entries) - 11, 12):
+        tag, kind, count = struct.unpack_from(f"{order}HHI", entries, at)
+        if tag in {_SAMPLES_PER_PIXEL, _BITS_PER_SAMPLE} and kind == _SHORT:
+            (value,) = struct.unpack_from(f"{order}H", entries, at + 8)
+            if count > 2:  # they stand elsewhere
+                file.seek(struct.unpack_from(f"{order}I", entries, at + 8)[0])
+                content = file.read(2)
+                value = struct.unpack(f"{order}H", content)[0] if len(content) == 2 else 0
+            found[tag] = value
+    bands = found.get(_SAMPLES_PER_PIXEL)
+    return (bands, found.get(_BITS_PER_SAMPLE, 8)) if bands is not None else None
 
 
 def _apply_window(values: NDArray[np.generic], name: str, window: Window | None) -> NDArray[np.uint8]:

@@ -52,6 +52,9 @@ def convert(text: str, *, like_the_original: bool = False, name: str = DEFAULT_N
     """
     settings = Settings(Ini(text, name), like_the_original=like_the_original)
     settings.put("seed_everything", 137, "the original's seed")
+    settings.put(
+        "data.unknown_colors", "nearest", "the original's labels: each pixel is of the class of its nearest colour"
+    )
     for part in (*MODEL_PARTS, *RUN_PARTS):
         part(settings)
     if "rgb_map" not in settings.conversion.config["model"]:

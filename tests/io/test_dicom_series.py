@@ -1,0 +1,131 @@
+"""DICOM series: values of each slice's own rescaling, one grid or none, and what lies beside the slices."""
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.io.cases import SliceReader, SliceRules, list_cases, passed_over
+from flexunet_pl.io.dicom_series import without_pixels
+from flexunet_pl.io.images import ImageReader
+from flexunet_pl.io.volumes import read_volume
+from flexunet_runtime.window import Window
+
+SHAPE = (4, 20, 28)
+STORED = np.random.default_rng(1).integers(0, 1000, SHAPE).astype(np.uint16)
+
+
+def write_object(path, sop_class=CTImageStorage, **elements):
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    made.SOPClassUID, made.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
+    made.StudyInstanceUID = "1.2.3"
+    for name, value in elements.items():
+        setattr(made, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save_as(path, enforce_file_format=True)
+
+
+def write_series(folder, slopes=(1,) * 4, intercepts=(-500,) * 4, step=(0, 0, 2.5), change=None):
+    """A series; `change` gives other elements of a slice by its number."""
+    for k, pixels in enumerate(STORED):
+        elements = {
+            "SeriesInstanceUID": "1.2.3.4", "Modality": "CT", "Rows": SHAPE[1], "Columns": SHAPE[2],
+            "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16,
+            "HighBit": 15, "PixelRepresentation": 0, "PixelData": pixels.tobytes(), "PixelSpacing": [0.8, 0.7],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [k * float(s) for s in step],
+            "RescaleSlope": str(slopes[k]), "RescaleIntercept": str(intercepts[k]), "InstanceNumber": k + 1,
+        } | ((change or {}).get(k) or {})  # fmt: skip
+        write_object(folder / f"{k}.dcm", **elements)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "intercepts"),
+    [((1, 0.25, 0.003, 2), (0,) * 4), ((1,) * 4, (0, -500, -500, -500)), ((1,) * 4, (-500,) * 4)],
+)
+def test_voxels_are_stored_values_times_the_slope_of_their_own_slice(tmp_path, slopes, intercepts):
+    write_series(tmp_path / "s", slopes, intercepts)
+    found = read_volume(tmp_path / "s").values
+    for k, plane in enumerate(found):
+        header = pydicom.dcmread(tmp_path / "s" / f"{k}.dcm")
+        expected = header.pixel_array * float(header.RescaleSlope) + float(header.RescaleIntercept)
+        np.testing.assert_allclose(plane, expected, atol=1e-3)
+
+
+def test_the_grid_is_that_of_the_slices(tmp_path):
+    write_series(tmp_path / "s")
+    volume = read_volume(tmp_path / "s")
+    assert volume.values.shape == SHAPE
+    assert volume.spacing_mm == pytest.approx((0.7, 0.8, 2.5))
+    assert volume.origin_mm == pytest.approx((0, 0, 0))
+    assert np.array_equal(volume.values, STORED.astype(int) - 500)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"step": (0, 1.5, 4)}, r"gantry tilted by 20\.6 degrees"),
+        ({"change": {2: {"ImageOrientationPatient": [0.9986, 0.0523, 0, -0.0523, 0.9986, 0]}}}, "slice 3 is turned"),
+        ({"change": {2: {"PixelSpacing": [1.0, 1.0]}}}, "the pixel spacing changes from"),
+        ({"change": {2: {"ImagePositionPatient": [0.9, 0, 5]}}}, "slice 3 does not lie at an equal step"),
+        ({"change": {3: {"ImagePositionPatient": [0, 0, 12]}}}, "the series is not complete"),
+    ],
+)
+def test_slices_that_lie_on_no_grid_are_refused_by_the_true_reason(tmp_path, options, reason):
+    write_series(tmp_path / "s", **options)
+    with pytest.raises(DataError, match=reason) as refused:
+        read_volume(tmp_path / "s")
+    assert "damaged" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "kind"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.481.3", "RT structure set"),
+        ("1.2.840.10008.5.1.4.1.1.88.11", "structured report"),
+        ("1.2.840.10008.5.1.4.1.1.11.1", "presentation state"),
+    ],
+)
+def test_objects_without_pixels_are_passed_over_and_counted(tmp_path, sop_class, kind):
+    write_series(tmp_path / "s")
+    write_object(tmp_path / "s" / "other.dcm", sop_class, Modality="OT")
+    assert without_pixels(tmp_path / "s" / "other.dcm") == kind
+    assert without_pixels(tmp_path / "s" / "0.dcm") is None
+    assert read_volume(tmp_path / "s").values.shape == SHAPE
+    assert [case.name for case in list_cases(tmp_path)] == ["s"]
+    assert passed_over(tmp_path) == {kind: 1}
+
+
+def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
+    write_series(tmp_path / "s")
+    for name in ("a.mhd", "b.mhd", "notes", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    assert passed_over(tmp_path) == {".mhd": 2, "without suffix": 1}
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1, -500), (2, 10), (0.5, 0)])
+def test_hounsfield_units_of_monochrome1_are_not_inverted(tmp_path, slope, intercept):
+    inverted = {k: {"PhotometricInterpretation": "MONOCHROME1"} for k in range(4)}
+    write_series(tmp_path / "s", (slope,) * 4, (intercept,) * 4, change=inverted)
+    expected = STORED.astype(float) * slope + intercept
+    np.testing.assert_allclose(read_volume(tmp_path / "s").values, expected, atol=1e-2)
+
+
+def test_radiographs_stand_for_themselves(tmp_path):
+    for name in ("a.dcm", "b.dcm"):
+        write_object(
+            tmp_path / "x" / name, "1.2.840.10008.5.1.4.1.1.1.1", Modality="DX", Rows=20, Columns=28, SamplesPerPixel=1,
+            PhotometricInterpretation="MONOCHROME2", BitsAllocated=16, BitsStored=12, HighBit=11, PixelRepresentation=0,
+            PixelData=STORED[0].tobytes(), SeriesInstanceUID="1.2.3.9",
+        )  # fmt: skip
+    write_series(tmp_path / "x" / "s")
+    cases = list_cases(tmp_path / "x")
+    assert [(case.name, case.is_volume) for case in cases] == [("a", False), ("b", False), ("s", True)]
+    assert list_cases(tmp_path / "x" / "a.dcm")[0].name == "a"
+    reader = SliceReader(ImageReader((8, 8), 1, Window(0, 1000)), SliceRules())
+    assert np.array_equal(reader.read(cases[0], 0)[..., 0], Window(0, 1000).apply(STORED[0]))
+    assert passed_over(tmp_path) == {}
