@@ -42,11 +42,11 @@ def run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
     lists = {p.name for p in parameters if p.default is p.empty and get_origin(p.annotation) is list}
     words = [_option(arg, following, switches, lists) for arg, following in pairwise([*args, ""])]
     try:
-        given = parser.parse_args(words)
+        given = parser.instantiate_classes(parser.parse_args(words))  # options objects, such as a pairing rule
     except argparse.ArgumentError as error:
         known = [key.replace("_", "-") for key in vars(parser.get_defaults())]
         raise UserError(f"{verb}: {explain_parser_error(error.message, known)}") from error
-    return function(**given.as_dict())
+    return function(**vars(given))
 
 
 def _option(arg: str, following: str, switches: set[str], lists: set[str]) -> str:

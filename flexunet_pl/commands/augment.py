@@ -18,6 +18,7 @@ from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.data.transforms import RadialDistortion, SmoothDistortion
 from flexunet_pl.io.images import read_image, resize_image, write_image
+from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair, list_pairs, size_mismatch
 from flexunet_pl.io.patient_ids import copy_source
 from flexunet_pl.prepare.place import check_new_folder, place_file
@@ -95,6 +96,7 @@ def augment_data(
     mode: Literal["copy", "link"] = "copy",
     seed: int = 137,
     workers: int | None = None,
+    pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
 ) -> None:
     """Write variants of the training pictures beside them, as the original does; valid and test stay as they are.
 
@@ -111,6 +113,8 @@ def augment_data(
         mode: Whether the pictures themselves are copied or linked to.
         seed: Seed of the fields.
         workers: Processes; by default as many as there are cores.
+        pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
+            where none is given.
 
     Raises:
         DataError: If a picture cannot be read.
@@ -118,15 +122,15 @@ def augment_data(
     """
     parsed = _parse(variants)
     check_new_folder(src, out)
-    train = list_pairs(src / "train")
+    train = list_pairs(src / "train", pairing)
     copies = [pair for pair in train if copy_source(pair.image.stem)]
     if copies:
         raise DataError(f"{copies[0].image}: is a copy of this kind already; augment the pictures alone")
-    splits = {split: list_pairs(src / split) for split in ("train", "valid", "test") if (src / split).is_dir()}
+    splits = {split: list_pairs(src / split, pairing) for split in ("train", "valid", "test") if (src / split).is_dir()}
     for split, pairs in splits.items():
         for pair in pairs:
-            for kind, path in zip(("images", "masks"), pair, strict=True):
-                place_file(path, out / split / kind / path.name, mode)
+            for kind, path, name in pair.placed():
+                place_file(path, out / split / kind / name, mode)
     write = partial(_write_variants, variants=parsed, out=out / "train", seed=seed)
     done = map_processes(write, train, workers, chunk=4, few=_FEW)
     try:

@@ -14,6 +14,7 @@ from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.experiment_file import read_model_section
 from flexunet_pl.io.checksums import NAME, find_changes, write_lock
 from flexunet_pl.io.mask_colors import UnknownColors
+from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair, survey_pairs
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
 from flexunet_pl.prepare.propose import propose_map
@@ -34,6 +35,7 @@ def check_data(
     json: bool = False,
     workers: int | None = None,
     unknown_colors: UnknownColors = "error",
+    pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
     lock: bool = False,
 ) -> int:
     """Check a data set: files, pairs, colours, classes, copies and patients across splits, masks in the wrong place.
@@ -51,8 +53,10 @@ def check_data(
         out: Folder for statistics.png, samples.png, class_weights.yaml and check.json, and look_alikes.png.
         json: Whether to print the result as JSON on standard output, and nothing else there.
         workers: Processes; by default as many as there are cores.
-        unknown_colors: What a region of a mask is whose colour is no class: error, background, or nearest, the class of
-            the nearest colour.
+        unknown_colors: What a region of a mask is whose colour is no class: error, background, or nearest, the class
+            of the nearest colour.
+        pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
+            where none is given, and a rule is proposed where that pairs nothing.
         lock: Whether to write data.lock, the SHA-256 of each file, which fit, validate, test and check compare from
             then on; `sha256sum -c data.lock` does too.
 
@@ -71,7 +75,7 @@ def check_data(
     _check_size(size)
     if out is not None and out.name in {"images", "masks"}:
         raise UserError(f"{out}: is named like a folder of the data; name another one for the pictures")
-    pairs, problems = _survey(root)
+    pairs, problems = _survey(root, pairing)
     if not pairs:
         raise DataError(problems[0].message if problems else f"{root}: holds no images")
     if groups is not None and not any(group_of(pair.image, groups) for _, pair in pairs):
@@ -111,7 +115,7 @@ def _check_size(size: Any) -> None:
         raise UserError(f"image-size is {size}; expected height and width, such as [512, 512]")
 
 
-def _survey(root: Path) -> tuple[list[tuple[str, Pair]], list[Finding]]:
+def _survey(root: Path, rule: PairingRule | None) -> tuple[list[tuple[str, Pair]], list[Finding]]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; name the one that holds train, valid and test")
     folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
@@ -124,7 +128,7 @@ def _survey(root: Path) -> tuple[list[tuple[str, Pair]], list[Finding]]:
         if split not in folders
     ]
     for split, folder in (folders or {"all": root}).items():
-        survey = survey_pairs(folder)
+        survey = survey_pairs(folder, rule)
         pairs += [(split, pair) for pair in survey.pairs]
         findings += [Finding("pairing", problem) for problem in survey.problems]
     return pairs, findings

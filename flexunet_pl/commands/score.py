@@ -17,6 +17,7 @@ from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.cases import case_name
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask
+from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import MASK_SUFFIXES, list_files
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
 from flexunet_pl.io.volumes import VOLUME_SUFFIXES, Volume, check_same_grid, read_volume
@@ -52,6 +53,7 @@ def score_masks(
     json: bool = False,
     workers: int | None = None,
     unknown_colors: UnknownColors = "error",
+    pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
 ) -> None:
     """Score the masks of a folder against the true ones, class by class, whoever made them.
 
@@ -73,8 +75,10 @@ def score_masks(
         out: Folder for per_case.csv, summary.csv and summary.json, and comparison.csv.
         json: Whether to print the summary as JSON on standard output, and nothing else there.
         workers: Processes; by default as many as there are cores.
-        unknown_colors: What a region of a mask is whose colour is no class: error, background, or nearest, the class of
-            the nearest colour.
+        unknown_colors: What a region of a mask is whose colour is no class: error, background, or nearest, the class
+            of the nearest colour.
+        pairing: How the names of predictions (as the images) and true masks go together, such as {image: "(.+)", mask:
+            "(.+)_mask"}; by stem where none is given.
 
     Raises:
         DataError: If a true mask has no prediction, or a mask cannot be read.
@@ -82,7 +86,7 @@ def score_masks(
     """
     _check_options(pred, out)
     compared = make_surfaces(spacing_mm, tolerance)
-    truths = _list_masks(target)
+    truths = _by_rule(_list_masks(target), pairing, "mask")
     in_mm = _is_volume(next(iter(truths.values())))
     if in_mm and spacing_mm is not None:
         raise UserError("spacing-mm is for pictures; volumes know theirs")
@@ -91,7 +95,7 @@ def score_masks(
     unit = "mm" if in_mm or spacing_mm is not None else "px"
     results, printed = [], []
     for number, folder in enumerate(pred):
-        cases = _pair(folder, truths, group_regex)
+        cases = _pair(folder, truths, group_regex, pairing)
         scores, accuracy = _measure(cases, classes, measured, workers, unknown_colors)
         summaries = summarise_cases(scores)
         facts = {"pred": str(folder), "target": str(target), "cases": len(cases), "unit": unit, "tolerance": tolerance,
@@ -160,6 +164,24 @@ def _list_masks(folder: Path) -> dict[str, Path]:
     }
 
 
+def _by_rule(masks: dict[str, Path], rule: PairingRule, kind: str) -> dict[str, Path]:
+    """Name masks by what a rule takes of their stems.
+
+    Raises:
+        DataError: If it takes the same of two, or fits none.
+    """
+    if rule == PairingRule():
+        return masks
+    found: dict[str, Path] = {}
+    for name, path in masks.items():
+        key = rule.key(Path(f"{Path(name).name}.png"), kind)
+        if key is not None and found.setdefault((Path(name).parent / key).as_posix(), path) is not path:
+            raise DataError(f"{path}: the pairing rule takes the same of its name as of another one")
+    if not found:
+        raise DataError(f"{next(iter(masks.values())).parent}: no file fits the pairing rule")
+    return found
+
+
 def _classes(rgb_map: dict[str, list[int]] | str | None, experiment: Path | None, truths: Sequence[Path]) -> RgbMap:
     given = rgb_map if rgb_map is not None else read_model_section(experiment).get("rgb_map")
     if given is not None:
@@ -171,9 +193,9 @@ def _classes(rgb_map: dict[str, list[int]] | str | None, experiment: Path | None
     return proposed
 
 
-def _pair(folder: Path, truths: Mapping[str, Path], group_regex: str | None) -> list[_Case]:
+def _pair(folder: Path, truths: Mapping[str, Path], group_regex: str | None, rule: PairingRule) -> list[_Case]:
     regex = parse_group_regex(group_regex)
-    predicted = _list_masks(folder)
+    predicted = _by_rule(_list_masks(folder), rule, "image")
     lost = [path for name, path in truths.items() if name not in predicted]
     if lost:
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""

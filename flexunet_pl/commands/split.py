@@ -12,6 +12,7 @@ from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import sha256_of, written_in_place
 from flexunet_pl.io.masks import read_mask
+from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair, survey_pairs
 from flexunet_pl.io.patient_ids import copy_source, group_of, parse_group_regex
 from flexunet_pl.prepare.assign import assign_folds, assign_splits
@@ -28,6 +29,7 @@ def split_data(
     folds: int | None = None,
     mode: Literal["copy", "link"] = "copy",
     seed: int = 137,
+    pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
 ) -> None:
     """Split a folder that holds images and masks into train, valid and test: 80, 15 and 5 %, by patient.
 
@@ -44,6 +46,8 @@ def split_data(
             train.
         mode: Whether files are copied or linked to; within folds they are always linked.
         seed: Seed of the draw.
+        pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
+            where none is given. In the split all masks are named as their images.
 
     Raises:
         DataError: If the files do not pair, or a mask cannot be read.
@@ -54,7 +58,7 @@ def split_data(
     if folds is not None and folds < 2:
         raise UserError(f"folds ({folds}) must be at least 2")
     regex = parse_group_regex(group_regex)
-    pairs = _pairs(src)
+    pairs = _pairs(src, pairing)
     groups = [_group(pair, regex) for pair in pairs]
     write_split(out, pairs, groups, RgbMap.parse(rgb_map) if rgb_map is not None else None, folds, mode, seed)
 
@@ -93,8 +97,8 @@ def write_split(
         places = [str(fold) for fold in assign_folds(labels, groups, folds, seed)]
         folders = [out] * len(pairs)
     for folder, pair in show_progress(zip(folders, pairs, strict=True), "writing", len(pairs)):
-        for kind, path in zip(("images", "masks"), pair, strict=True):
-            place_file(path, folder / kind / path.name, mode)
+        for kind, path, name in pair.placed():
+            place_file(path, folder / kind / name, mode)
     for fold in range(folds or 0):
         _link_fold(out, fold, pairs, places)
     _write_manifest(out / "split.csv", pairs, groups, places)
@@ -124,8 +128,8 @@ def _check_names(pair: Pair) -> None:
             raise DataError(f"{path}: its name is not in UTF-8; rename it") from error
 
 
-def _pairs(src: Path) -> list[Pair]:
-    survey = survey_pairs(src)
+def _pairs(src: Path, rule: PairingRule | None) -> list[Pair]:
+    survey = survey_pairs(src, rule)
     if survey.problems:
         more = f" (and {len(survey.problems) - 1} more; see `flexunet check`)" if len(survey.problems) > 1 else ""
         raise DataError(survey.problems[0] + more)
@@ -142,8 +146,8 @@ def _labels(pairs: Sequence[Pair], rgb_map: RgbMap | None) -> list[str]:
 def _link_fold(out: Path, fold: int, pairs: Sequence[Pair], places: Sequence[str]) -> None:
     for place, pair in zip(places, pairs, strict=True):
         folder = out / f"fold_{fold}" / ("valid" if int(place) == fold else "train")
-        for kind, path in zip(("images", "masks"), pair, strict=True):
-            place_file(out / kind / path.name, folder / kind / path.name, "link")
+        for kind, _, name in pair.placed():
+            place_file(out / kind / name, folder / kind / name, "link")
 
 
 def _group(pair: Pair, regex: re.Pattern[str] | None) -> str:
@@ -159,4 +163,4 @@ def _write_manifest(path: Path, pairs: Sequence[Pair], groups: Sequence[str], pl
         writer.writerow(["place", "group", "image", "mask", "image_sha256", "mask_sha256"])
         for pair, group, place in zip(pairs, groups, places, strict=True):
             hashes = [sha256_of(p) for p in pair]
-            writer.writerow([place, group, pair.image.name, pair.mask.name, *hashes])
+            writer.writerow([place, group, pair.image.name, pair.placed()[1][2], *hashes])

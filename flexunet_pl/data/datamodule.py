@@ -22,6 +22,7 @@ from flexunet_pl.io.cases import SliceRules
 from flexunet_pl.io.checksums import find_changes
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.mask_colors import UnknownColors
+from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair, check_pair, list_pairs
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan, plan_prediction
@@ -60,6 +61,8 @@ class SegmentationDataModule(LightningDataModule):
         foreground_share: Share of the training images drawn that are to show more than the background, for small
             lesions; where they do anyway, and with null, all are drawn alike.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
+        pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
+            where none is given.
         unknown_colors: What a region of a mask is whose colour is no class: `error`; `background`; or `nearest`, the
             class of the nearest colour, which then decides for every pixel of a smoothed border too, as in the
             original.
@@ -85,6 +88,7 @@ class SegmentationDataModule(LightningDataModule):
         foreground_share: float | None = None,
         fold: int | None = None,
         unknown_colors: UnknownColors = "error",
+        pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
         inference: Inference | None = None,
         output: PredictionOutput | None = None,
     ) -> None:
@@ -109,6 +113,7 @@ class SegmentationDataModule(LightningDataModule):
         self.foreground_share = foreground_share
         self.fold = fold
         self.unknown_colors = unknown_colors
+        self.pairing = pairing
         self.pairs: dict[str, list[Pair]] = {}
         self.volume = volume
         self.inference = inference if inference is not None else Inference()
@@ -136,7 +141,7 @@ class SegmentationDataModule(LightningDataModule):
         """
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
             if split not in self.pairs:
-                self.pairs[split] = _list_split(self.folder(split))
+                self.pairs[split] = _list_split(self.folder(split), self.pairing)
         if stage == "predict":
             if self.predict_dir is None:
                 raise UserError("data.predict_dir is missing: name the folder of images to predict")
@@ -274,8 +279,8 @@ def split_folder(root: Path | None, split: str, fold: int | None = None) -> Path
     return folder / split
 
 
-def _list_split(folder: Path) -> list[Pair]:
-    pairs = list_pairs(folder)
+def _list_split(folder: Path, rule: PairingRule | None) -> list[Pair]:
+    pairs = list_pairs(folder, rule)
     for pair in pairs:
         check_pair(pair)
     changes = find_changes(folder.parent, pairs)

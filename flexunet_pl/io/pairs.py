@@ -3,13 +3,13 @@
 Stems that other file systems take for one, which tell neither case nor the two spellings of é apart, are one here too.
 """
 
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.images import read_size
+from flexunet_pl.io.pairing import PairingRule, plain, propose_rule
 from flexunet_runtime.images import SUFFIXES
 
 IMAGE_SUFFIXES = SUFFIXES
@@ -17,10 +17,16 @@ MASK_SUFFIXES = IMAGE_SUFFIXES | {".npz"}
 
 
 class Pair(NamedTuple):
-    """An image and its mask, which share a stem."""
+    """An image and its mask, which share a stem, or what a rule takes of it."""
 
     image: Path
     mask: Path
+
+    def placed(self) -> tuple[tuple[str, Path, str], tuple[str, Path, str]]:
+        """Return folder, file and name of both in a data set that is paired by stem."""
+        alike = plain(self.mask.stem) == plain(self.image.stem)
+        name = self.mask.name if alike else f"{self.image.stem}{self.mask.suffix}"
+        return ("images", self.image, self.image.name), ("masks", self.mask, name)
 
 
 def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -41,7 +47,7 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[
         raise DataError(f"{folder}: no image in this folder; expected files ending in {', '.join(sorted(suffixes))}")
     by_stem: dict[str, Path] = {}
     for file in files:
-        twin = by_stem.setdefault(_key(file), file)
+        twin = by_stem.setdefault(plain(file.stem), file)
         if twin is not file:
             raise DataError(_ambiguous(file, twin))
     return files
@@ -60,30 +66,34 @@ class Survey:
     problems: list[str]
 
 
-def survey_pairs(folder: Path) -> Survey:
-    """Pair the files of ``images/`` and ``masks/`` by stem, and list all that stands in the way.
+def survey_pairs(folder: Path, rule: PairingRule | None = None) -> Survey:
+    """Pair the files of ``images/`` and ``masks/``, and list all that stands in the way.
 
     Args:
         folder: The folder that holds both.
+        rule: How their names go together; by stem where none is given.
 
     Returns:
         The pairs and the problems.
     """
     problems: list[str] = []
     found = []
-    for kind, suffixes in (("images", IMAGE_SUFFIXES), ("masks", MASK_SUFFIXES)):
+    for kind, suffixes in (("image", IMAGE_SUFFIXES), ("mask", MASK_SUFFIXES)):
         try:
-            candidates = _candidates(folder / kind, suffixes)
+            candidates = _candidates(folder / f"{kind}s", suffixes)
         except DataError as error:
             return Survey([], [str(error)])
-        by_stem: dict[str, Path] = {}
+        by_key: dict[str, Path] = {}
         for path in candidates:
+            key = _key(path, kind, rule)
             if not path.is_file():
                 problems.append(f"{path}: leads nowhere; correct the link or remove it")
-            elif by_stem.setdefault(_key(path), path) is not path:
-                problems.append(_ambiguous(path, by_stem[_key(path)]))
-        found.append(by_stem)
+            elif key is not None and by_key.setdefault(key, path) is not path:
+                problems.append(_ambiguous(path, by_key[key]))
+        found.append(by_key)
     images, masks = found
+    if images and masks and not images.keys() & masks.keys():
+        return Survey([], [*problems, _nothing_pairs(folder, images, masks)])
     for one, other, missing in ((images, masks, "mask"), (masks, images, "image")):
         where = folder / f"{missing}s"
         problems += [_lonely(one[stem], missing, where) for stem in sorted(one.keys() - other.keys())]
@@ -92,21 +102,24 @@ def survey_pairs(folder: Path) -> Survey:
     return Survey(_pairs(images, masks), problems)
 
 
-def list_pairs(folder: Path) -> list[Pair]:
-    """Pair the files of ``images/`` and ``masks/`` by stem, sorted by name.
+def list_pairs(folder: Path, rule: PairingRule | None = None) -> list[Pair]:
+    """Pair the files of ``images/`` and ``masks/``, sorted by name.
 
     Args:
         folder: The folder that holds both.
+        rule: How their names go together; by stem where none is given.
 
     Returns:
         The pairs, at least one.
 
     Raises:
-        DataError: If a folder is missing or empty, a stem stands twice, or a file has no partner.
+        DataError: If a folder is missing or empty, a name stands twice, or a file has no partner.
     """
     # the reference pairs two unsorted listings by position
-    images = {_key(p): p for p in list_files(folder / "images")}
-    masks = {_key(p): p for p in list_files(folder / "masks", MASK_SUFFIXES)}
+    images = _by_key(list_files(folder / "images"), "image", rule)
+    masks = _by_key(list_files(folder / "masks", MASK_SUFFIXES), "mask", rule)
+    if not images.keys() & masks.keys():
+        raise DataError(_nothing_pairs(folder, images, masks))
     for one, other, missing in ((images, masks, "mask"), (masks, images, "image")):
         lonely = sorted(one.keys() - other.keys())
         if lonely:
@@ -115,13 +128,36 @@ def list_pairs(folder: Path) -> list[Pair]:
     return _pairs(images, masks)
 
 
+def _by_key(files: list[Path], kind: str, rule: PairingRule | None) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in files:
+        key = _key(path, kind, rule)
+        if key is not None and found.setdefault(key, path) is not path:
+            raise DataError(_ambiguous(path, found[key]))
+    return found
+
+
+def _nothing_pairs(folder: Path, images: dict[str, Path], masks: dict[str, Path]) -> str:
+    rule = propose_rule(images.values(), masks.values())
+    if not images or not masks:
+        kind = "masks" if images else "images"
+        return f"{folder / kind}: no file of this folder fits the pairing rule"
+    first = next(iter(images.values()))
+    if rule is None:
+        return _lonely(first, "mask", folder / "masks", f" (and {len(images) - 1} more)" if len(images) > 1 else "")
+    return (
+        f"{first}: no mask of that stem in {folder / 'masks'}, nor of any other image; they pair by the rule "
+        f"`pairing: {rule}`"
+    )
+
+
 def _pairs(images: dict[str, Path], masks: dict[str, Path]) -> list[Pair]:
     found = (Pair(image, masks[key]) for key, image in images.items() if key in masks)
     return sorted(found, key=lambda pair: pair.image.stem)
 
 
-def _key(path: Path) -> str:
-    return unicodedata.normalize("NFC", path.stem).casefold()
+def _key(path: Path, kind: str, rule: PairingRule | None) -> str | None:
+    return plain(path.stem) if rule is None else rule.key(path, kind)
 
 
 def _candidates(folder: Path, suffixes: frozenset[str]) -> list[Path]:

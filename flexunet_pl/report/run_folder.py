@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.yaml import read_yaml_text
+from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair, list_pairs
 from flexunet_pl.rgb_map import RgbMap
 
@@ -126,9 +127,13 @@ def _pairs(config: dict[str, Any], split: str) -> list[Pair]:
     fold = data.get("fold") if isinstance(data, dict) else None
     if not isinstance(root, str):
         return []
+    rule = data.get("pairing") if isinstance(data, dict) else None
     try:
-        return list_pairs(Path(root) / (f"fold_{fold}" if fold is not None else "") / split)
-    except DataError:
+        return list_pairs(
+            Path(root) / (f"fold_{fold}" if fold is not None else "") / split,
+            PairingRule(**rule) if isinstance(rule, dict) else None,
+        )
+    except (UserError, TypeError):
         return []  # they are not there any more, or not complete
 
 
