@@ -79,6 +79,8 @@ UNUSED = {
     ("generator", "verbose"): "no augmented image is written here",
 }
 UNUSED_SECTIONS = {
-    "tiledinfer": "tiled prediction is not there yet",
-    "infer3d": "prediction of volumes is not there yet",
+    "tiledinfer": "it is part of a command: `flexunet predict --inference.tiled true --inference.overlap 0.25`, with "
+    "the images as --data.predict_dir; tiles are blended",
+    "infer3d": "it is part of a command: `flexunet predict --data.predict_dir VOLUMES`, with the axis and the turn of "
+    "slices as --data.volume.axis and --data.volume.rotation; pictures by --prediction.slices and --prediction.overlay",
 }

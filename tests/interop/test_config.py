@@ -134,6 +134,12 @@ def test_values_are_read_in_all_their_forms(text, line, path, value):
     assert node == value
 
 
+@pytest.mark.parametrize("key", ["epoch_change_tiledinfer", "epoch_change_tiled_infer"])
+def test_tiles_in_the_pictures_of_each_epoch_are_carried_over(text, key):
+    assert _convert(_with(text, f"{key} = True\nepochs = 80", "epochs"))[0]["epoch_change"]["tiled"] is True
+    assert "tiled" not in _convert(text)[0]["epoch_change"]
+
+
 @pytest.mark.parametrize(
     ("line", "remark"),
     [
@@ -148,7 +154,6 @@ def test_values_are_read_in_all_their_forms(text, line, path, value):
         ('model = "TensorFlowUNet3"', "check that it was one"),
         ("reducer_patience = 6", "never effective in the original, which misspells it to Keras and so waits for 10"),
         ('color_order = "BGR"', "networks are given RGB here"),
-        ("epoch_change_tiled_infer = True\nepochs = 80", "epoch_change_tiled_infer: tiled prediction is not there"),
         ("create_backup = True\nepochs = 80", "[train] create_backup: the original never reads it"),
         ("show_summary = False\nloss = 'dice_loss'", "[model] show_summary: the original never reads it"),
         (
@@ -159,10 +164,6 @@ def test_values_are_read_in_all_their_forms(text, line, path, value):
         (
             'mask_datatyoe = "categorized"\nmask_file_format = ".png"',
             "[mask] mask_datatyoe: the original never reads it",
-        ),
-        (
-            "epoch_change_tiledinfer = True\nepochs = 80",
-            "[train] epoch_change_tiledinfer: tiled prediction is not there",
         ),
     ],
 )
@@ -175,7 +176,8 @@ def test_other_ways_of_inference_are_listed_with_their_values(text):
     text += "\n[infer3d]\nslice_rotation = cv2.ROTATE_90_CLOCKWISE\nslice_resize = None\n[tiledinfer]\noverlapping = 64"
     remarks = _remarks(text)
     assert "not carried over: slice_rotation = cv2.ROTATE_90_CLOCKWISE, slice_resize = None" in remarks
-    assert "[tiledinfer]: tiled prediction is not there yet; not carried over: overlapping = 64" in remarks
+    assert "--inference.tiled true" in remarks
+    assert "tiles are blended; not carried over: overlapping = 64" in remarks
 
 
 def test_like_the_original_the_reducer_waits_for_ten_epochs(text):

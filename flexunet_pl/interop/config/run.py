@@ -59,7 +59,7 @@ def _training(settings: Settings) -> None:
     for key in ("epoch_change_tiledinfer", "epoch_change_tiled_infer"):  # both are seen
         tiled = settings.take("train", key, read.BOOLEAN, default=False)
         if tiled.value:
-            settings.remark(f"[train] {key}: tiled prediction is not there yet", tiled.setting)
+            settings.put("epoch_change.tiled", value=True, origin=tiled.origin)
     shown = settings.take("train", "epoch_change_infer", read.BOOLEAN, default=True)
     count = settings.take("train", "num_infer_images", read.INTEGER, 6)
     settings.put(
