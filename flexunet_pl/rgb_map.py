@@ -136,7 +136,7 @@ class RgbMap:
         off_map, far = 0, [np.empty(0, dtype=np.uint32)]
         # by blocks that fit the cache together with their temporaries: twice as fast as the whole mask at once
         for start in range(0, len(pixels), _BLOCK):
-            codes = _color_codes(pixels[start : start + _BLOCK])
+            codes = pack_colors(pixels[start : start + _BLOCK])
             block = flat[start : start + _BLOCK]
             block[:] = MAX_CLASSES
             for k, code in enumerate(self._codes):
@@ -151,7 +151,7 @@ class RgbMap:
 
     @cached_property
     def _codes(self) -> NDArray[np.uint32]:
-        return _color_codes(self.palette)
+        return pack_colors(self.palette)
 
     def _nearest(self, codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Return class index and squared distance of the nearest colour for packed colours, shape ``(N,)``."""
@@ -185,8 +185,15 @@ class RgbMap:
         return self.palette[index]
 
 
-def _color_codes(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Pack R, G, B of shape ``(N, 3)`` into one number per pixel, shape ``(N,)``, R in the lowest byte."""
+def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Pack colours into one number each, which compares faster than three.
+
+    Args:
+        pixels: R, G, B, shape ``(N, 3)``, uint8.
+
+    Returns:
+        Shape ``(N,)``, uint32, R in the lowest byte.
+    """
     buffer = np.append(pixels, np.uint8(0))
     # every pixel as the little-endian word that begins at it; the fourth byte is its neighbour's and masked out
     words = np.ndarray((len(pixels),), dtype="<u4", buffer=buffer.data, strides=(3,))

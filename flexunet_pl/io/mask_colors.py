@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.rgb_map import RgbMap, pack_colors
 
 UnknownColors = Literal["error", "nearest", "background"]
 
@@ -24,6 +24,7 @@ _REACH = 3  # px: as far as a smoothing filter mixes
 _REACH_JPEG = 6
 _SQUARE, _SOLID, _SOLID_JPEG = 2, 3, 6  # px, sides: of what is no thin line, of what is solid
 _CORE_JPEG = 2  # px of the same class to each side of a pixel that is no border
+_AT_ONCE = 200_000  # colours times triples
 _FEW = 3  # pixels of one colour: fewer are no region
 
 
@@ -82,8 +83,9 @@ def index_colors(pixels: NDArray[np.uint8], rgb_map: RgbMap, *, lossy: bool = Fa
     if lossy:
         sure = _unmixed(pixels, index, rgb_map)
     else:  # a mixture may have the colour of a third class; such ones are thin
-        exact = (rgb_map.palette[index] == pixels).all(axis=2)
-        sure = exact & _squares(pixels, exact, _SQUARE, alike=True)
+        codes = pack_colors(pixels.reshape(-1, 3)).reshape(index.shape)
+        exact = codes == pack_colors(rgb_map.palette)[index]
+        sure = exact & _squares(codes, exact, _SQUARE, alike=True)
     places = np.flatnonzero(~sure)
     colors = pixels.reshape(-1, 3)[places].astype(np.float32)
     found = index.ravel()[places]
@@ -98,7 +100,8 @@ def index_colors(pixels: NDArray[np.uint8], rgb_map: RgbMap, *, lossy: bool = Fa
             mixed[~mixed] = _between_three(colors[which[~mixed]], palette[members], tolerance)
         # a structure too thin to show its own colour is mixed of what is around it and of its class, the nearest
         thin = ~mixed & ~near[which] & (rgb_map.far_distance >= 2 * tolerance)
-        thin[thin] = _between_two(colors[which[thin]], palette[members], palette[found[which[thin]]], tolerance)
+        if thin.any():
+            thin[thin] = _between_two(colors[which[thin]], palette[members], palette[found[which[thin]]], tolerance)
         found[which] = np.where(mixed | ~(near[which] | thin), members[nearest], found[which])
         known[which] |= mixed | thin
     index.reshape(-1)[places] = found
@@ -195,11 +198,19 @@ def _between_two(
 def _between_three(colors: NDArray[np.float32], palette: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
     """Tell which colours are mixed of three of a palette, as where three classes meet."""
     found = np.zeros(len(colors), dtype=bool)
-    for one, two, three in combinations(range(len(palette)), 3):
-        plane = np.stack([palette[two] - palette[one], palette[three] - palette[one]], axis=1)
-        shares = (colors - palette[one]) @ np.linalg.pinv(plane).T
-        inside = (shares > -_OVERSHOOT).all(axis=1) & (shares.sum(axis=1) < 1 + _OVERSHOOT)
-        found |= inside & (_distance(colors, palette[one] + shares @ plane.T) <= tolerance)
+    threes = np.array(list(combinations(range(len(palette)), 3)), dtype=np.intp).reshape(-1, 3)
+    if not len(threes) or not len(colors):
+        return found
+    corner = palette[threes[:, 0]]
+    plane = np.stack([palette[threes[:, 1]] - corner, palette[threes[:, 2]] - corner], axis=2)  # (T, 3, 2)
+    inverse = np.linalg.pinv(plane)
+    step = max(1, _AT_ONCE // len(threes))
+    for start in range(0, len(colors), step):
+        away = colors[start : start + step, None] - corner  # (N, T, 3)
+        shares = np.einsum("tij,ntj->nti", inverse, away)
+        inside = (shares > -_OVERSHOOT).all(axis=2) & (shares.sum(axis=2) < 1 + _OVERSHOOT)
+        off = away - np.einsum("tij,ntj->nti", plane, shares)
+        found[start : start + step] = (inside & ((off**2).sum(axis=2) <= tolerance**2)).any(axis=1)
     return found
 
 
@@ -221,8 +232,11 @@ def _solid_region(
     A square of one unknown colour is a region; and so are some pixels of a colour that is no mixture of any classes of
     the map: one of classes that are too thin to show their own colour is. In a JPEG it takes a larger square.
     """
+    if not unknown.any():
+        return None
+    codes = pack_colors(pixels.reshape(-1, 3)).reshape(unknown.shape)
     if lossy:
-        rows, columns = np.nonzero(_squares(pixels, unknown, _SOLID_JPEG, alike=False))
+        rows, columns = np.nonzero(_squares(codes, unknown, _SOLID_JPEG, alike=False))
         seen = pixels[rows, columns]
         clear = _nearest_part(seen.astype(np.float32), palette)[1] > tolerance
         if not clear.any():
@@ -230,7 +244,7 @@ def _solid_region(
         r, g, b = map(int, np.median(seen[clear], axis=0))
         return Region((r, g, b), int(clear.sum()), int(rows[clear][0]), int(columns[clear][0]))
     rows, columns = np.nonzero(unknown)
-    square = _squares(pixels, unknown, _SOLID, alike=True)[rows, columns]
+    square = _squares(codes, unknown, _SOLID, alike=True)[rows, columns]
     seen, which, counts = np.unique(pixels[rows, columns], axis=0, return_inverse=True, return_counts=True)
     solid = np.bincount(which.ravel(), weights=square, minlength=len(seen)) > 0
     scattered = np.flatnonzero(~solid & (counts >= _FEW))
@@ -240,12 +254,12 @@ def _solid_region(
     if not solid.any():
         return None
     color = seen[int(np.where(solid, counts, 0).argmax())]
-    rows, columns = np.nonzero((pixels == color).all(axis=2))
+    rows, columns = np.nonzero(codes == pack_colors(color[None])[0])
     r, g, b = map(int, color)
     return Region((r, g, b), len(rows), int(rows[0]), int(columns[0]))
 
 
-def _squares(pixels: NDArray[np.uint8], unknown: NDArray[np.bool_], side: int, *, alike: bool) -> NDArray[np.bool_]:
+def _squares(codes: NDArray[np.uint32], unknown: NDArray[np.bool_], side: int, *, alike: bool) -> NDArray[np.bool_]:
     """Return the pixels of squares that are unknown as a whole, and of one colour where that is asked for."""
     height, width = unknown.shape
     result = np.zeros(unknown.shape, dtype=bool)
@@ -257,10 +271,10 @@ def _squares(pixels: NDArray[np.uint8], unknown: NDArray[np.bool_], side: int, *
         for across in range(side):
             whole &= unknown[down : down + rows, across : across + columns]
     if alike and whole.any():
-        corner = pixels[:rows, :columns]
+        corner = codes[:rows, :columns]
         for down in range(side):
             for across in range(side):
-                whole &= (pixels[down : down + rows, across : across + columns] == corner).all(axis=2)
+                whole &= codes[down : down + rows, across : across + columns] == corner
     for down in range(side):
         for across in range(side):
             result[down : down + rows, across : across + columns] |= whole
