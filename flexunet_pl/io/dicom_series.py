@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError
 
+_SAME_PLACE_MM = 1e-3
 _OFF_GRID_MM = 0.5  # of a corner of a slice, at most; and half a pixel
 _PHOTOMETRIC = "0028|0004"
 # SOP classes of computed and digital radiography, mammography included
@@ -216,6 +217,12 @@ def _check_grid(path: Path, slices: list[Slice]) -> None:
             )
     places = np.array([here.position_mm for here in slices])
     steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    if len(steps) and steps.min() < _SAME_PLACE_MM:
+        at = int(steps.argmin())
+        raise DataError(
+            f"{path}: slices {at + 1} and {at + 2} lie at one place: copies, or two phases of one scan; give a folder "
+            "with one"
+        )
     if len(steps) and steps.max() > 1.1 * steps.min():
         at = int(steps.argmax())
         raise DataError(

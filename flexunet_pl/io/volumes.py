@@ -253,7 +253,15 @@ def _open_file(path: Path, sitk: Any) -> Any:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO({".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}.get(kind, "NiftiImageIO"))
-    reader.ReadImageInformation()
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise DataError(
+                f"{path}: its affine is sheared: rows, columns and slices are not at right angles; resample it to a "
+                "straight grid first"
+            ) from error
+        raise
     size, channels = reader.GetSize(), reader.GetNumberOfComponents()
     if len(size) < 3 or any(n > 1 for n in size[3:]) or channels != 1:
         raise DataError(

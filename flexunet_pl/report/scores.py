@@ -27,7 +27,7 @@ def score_section(run: Run, test: TestRun) -> Section:
     rows = score_rows(classes.values(), str(test.summary.get("unit", "px")), tolerance)
     note = NOTE if tolerance is None else f"{NOTE} {NOTE_ON_DISTANCES}"
     blocks: list[Text | Table | Picture] = [
-        Text(f"{test.summary['cases']} cases of {test.root}, by {test.checkpoint}."),
+        Text(f"{test.summary['cases']} cases of {test.root}, by {test.checkpoint}{_measured_at(test)}."),
         Table(
             ["", *classes],
             [[name, *cells] for name, cells in rows.items()],
@@ -43,6 +43,11 @@ def score_section(run: Run, test: TestRun) -> Section:
     if calibration is not None:
         blocks.append(Text(f"Calibration error over the pixels of foreground: {calibration:.3f}."))
     return Section("Scores on the test data", blocks)
+
+
+def _measured_at(test: TestRun) -> str:
+    size = test.summary.get("measured_at")  # tests of before do not say it
+    return f", measured at {size}" if size else ""
 
 
 def original_section(run: Run, test: TestRun) -> Section:

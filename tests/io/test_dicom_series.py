@@ -73,6 +73,7 @@ def test_the_grid_is_that_of_the_slices(tmp_path):
         ({"change": {2: {"PixelSpacing": [1.0, 1.0]}}}, "the pixel spacing changes from"),
         ({"change": {2: {"ImagePositionPatient": [0.9, 0, 5]}}}, "slice 3 does not lie at an equal step"),
         ({"change": {3: {"ImagePositionPatient": [0, 0, 12]}}}, "the series is not complete"),
+        ({"change": {2: {"ImagePositionPatient": [0, 0, 2.5]}}}, "at one place: copies, or two phases"),
     ],
 )
 def test_slices_that_lie_on_no_grid_are_refused_by_the_true_reason(tmp_path, options, reason):

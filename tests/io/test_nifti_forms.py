@@ -4,6 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.nifti_forms import read_forms
 from flexunet_pl.io.volumes import read_volume, write_volume
 
@@ -41,3 +42,15 @@ def test_affines_that_agree_or_stand_alone_are_left_to_the_reader(tmp_path):
     save(tmp_path / "one.nii.gz", SFORM, QFORM, (1, 0))
     assert read_forms(tmp_path / "same.nii.gz") is None
     assert read_forms(tmp_path / "one.nii.gz") is None
+
+
+def test_a_sheared_affine_is_named_as_what_it_is(tmp_path):
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.3
+    image = nibabel.Nifti1Image(np.zeros((8, 8, 4), np.int16), np.eye(4))
+    image.set_sform(sheared, 1)
+    image.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match=r"a\.nii\.gz: its affine is sheared") as refused:
+        read_volume(tmp_path / "a.nii.gz")
+    assert "damaged" not in str(refused.value)
