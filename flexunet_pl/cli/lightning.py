@@ -185,8 +185,7 @@ class FlexUNetCLI(LightningCLI):
         if self._verb == "fit":
             self._get(self.config_init, "epoch_change").check()
             self._held.enter_context(check_fit(self.trainer, self.model, self.datamodule, self.config.fit))
-            window = read_volume_window(self.datamodule.root)
-            self.model.hparams["volume_window"] = [window.low, window.high] if window is not None else None
+            self.model.hparams["volume_window"] = read_volume_window(self.datamodule.root)
         plain = {key: value for key, value in model.items() if key != "rgb_map"}
         network = without_downloads(model["network"] or self.model.hparams["network"])
         self.model.hparams.update({**plain, **training_record(plain), "network": network})

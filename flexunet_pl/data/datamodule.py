@@ -7,30 +7,27 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from flexunet_pl.common.console import say, show_progress
-from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.common.console import say
+from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.processes import count_cores
 from flexunet_pl.data.batch import Batch, PredictBatch
-from flexunet_pl.data.cache import Cache, DiskCache, RamCache, content_key
 from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.foreground import find_foreground
 from flexunet_pl.data.loaders import Loaders, position_in_training
+from flexunet_pl.data.open_cache import open_cache
 from flexunet_pl.data.predict import PredictDataset, collate_predict
-from flexunet_pl.data.sampler import EpochSampler, SampleKey
+from flexunet_pl.data.sampler import EpochSampler
+from flexunet_pl.data.splits import check_numbers, list_split, split_folder
 from flexunet_pl.data.transforms import PRESETS, Transform
 from flexunet_pl.io.cases import SliceRules
-from flexunet_pl.io.checksums import find_changes
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.pairing import PairingRule
-from flexunet_pl.io.pairs import Pair, check_pair, list_pairs
+from flexunet_pl.io.pairs import Pair
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan, plan_prediction
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
-
-_MAX_SEED = 2**32 - 1  # of numpy
-_MAX_BATCH = 2**16
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -100,7 +97,7 @@ class SegmentationDataModule(LightningDataModule):
         )
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", "137"))  # where Lightning's seed_everything leaves it
-        _check_numbers(seed, batch_size, num_workers, foreground_share)
+        check_numbers(seed, batch_size, num_workers, foreground_share)
         self.batch_size = batch_size  # which `BatchSizeFinder` sets
         self.num_workers = min(4, count_cores() // 2) if num_workers is None else num_workers
         self.start_method = start_method
@@ -141,7 +138,7 @@ class SegmentationDataModule(LightningDataModule):
         """
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
             if split not in self.pairs:
-                self.pairs[split] = _list_split(self.folder(split), self.pairing)
+                self.pairs[split] = list_split(self.folder(split), self.pairing)
         if stage == "predict":
             if self.predict_dir is None:
                 raise UserError("data.predict_dir is missing: name the folder of images to predict")
@@ -221,27 +218,8 @@ class SegmentationDataModule(LightningDataModule):
             self.pairs[split], self.rgb_map, self.reader, transform, self.seed, unknown=self.unknown_colors
         )
         if split != "test":  # which is read once
-            dataset.cache = self._cache(split, dataset)
+            dataset.cache = open_cache(self.cache, self.root, split, dataset, self._loaders)
         return dataset
-
-    def _cache(self, split: str, dataset: SegmentationDataset) -> Cache | None:
-        shape = (*self.reader.size, self.reader.channels)
-        if self.cache == "ram":
-            return RamCache(len(dataset), shape)
-        if self.cache == "none" or self.root is None:
-            return None
-        key = content_key(
-            [path for pair in dataset.pairs for path in pair], (self.reader, self.rgb_map, self.unknown_colors)
-        )
-        cache = DiskCache(self.root / ".flexunet_cache" / f"{split}-{key}.bin", len(dataset), shape)
-        if not cache.is_complete():
-            say(f"writing {cache.path}, {cache.size / 2**20:.0f} MiB; it may be deleted at any time")
-            order = [SampleKey(0, i) for i in range(len(dataset))]
-            plain = SegmentationDataset(dataset.pairs, self.rgb_map, self.reader, unknown=self.unknown_colors)
-            loader = self._loaders.load(plain, order, list)
-            samples = (s for batch in show_progress(loader, "caching", len(loader)) for s in batch)
-            cache.fill((s["image"].numpy(), s["mask"].numpy()) for s in samples)
-        return cache
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         rank, world_size = self._process()
@@ -250,52 +228,3 @@ class SegmentationDataModule(LightningDataModule):
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-
-
-def split_folder(root: Path | None, split: str, fold: int | None = None) -> Path:
-    """Return the folder of a split, which holds images/ and masks/.
-
-    Args:
-        root: Folder that holds train, valid and test, or folds.
-        split: Such as train, valid or test.
-        fold: Number of the fold; None where there are none.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: If no root was given.
-        DataError: If the root or the fold is missing.
-    """
-    if root is None:
-        raise UserError("data.root is missing: name the folder that holds train, valid and test")
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; set `data.root` to the one that holds train, valid and test")
-    if fold is None:
-        return root / split
-    folder = root / f"fold_{fold}"
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such fold; make folds with `flexunet split`, or leave data.fold out")
-    return folder / split
-
-
-def _list_split(folder: Path, rule: PairingRule | None) -> list[Pair]:
-    pairs = list_pairs(folder, rule)
-    for pair in pairs:
-        check_pair(pair)
-    changes = find_changes(folder.parent, pairs)
-    if changes:
-        rest = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        raise DataError(f"{changes[0]}{rest}; restore it, or write it again with flexunet check --lock")
-    return pairs
-
-
-def _check_numbers(seed: int, batch_size: int, num_workers: int | None, foreground_share: float | None) -> None:
-    if not 0 <= seed <= _MAX_SEED:
-        raise UserError(f"data.seed is {seed}; it must be 0 to {_MAX_SEED}")
-    if not 1 <= batch_size <= _MAX_BATCH:
-        raise UserError(f"data.batch_size is {batch_size}; it must be 1 to {_MAX_BATCH}")
-    if num_workers is not None and num_workers < 0:
-        raise UserError(f"data.num_workers is {num_workers}; it must be at least 0")
-    if foreground_share is not None and not 0 < foreground_share <= 1:
-        raise UserError(f"data.foreground_share ({foreground_share}) must be above 0 and at most 1")

@@ -27,14 +27,14 @@ def write_facts(root: Path, window: Window | None) -> None:
         temporary.write_text(yaml.safe_dump(facts, sort_keys=False), encoding="utf-8")
 
 
-def read_volume_window(root: Path | None) -> Window | None:
+def read_volume_window(root: Path | None) -> list[float] | None:
     """Read the window that the slices of a data set were made with.
 
     Args:
         root: Folder of the data set, or None.
 
     Returns:
-        The window; None where nothing is known.
+        Lowest and highest value; None where nothing is known.
 
     Raises:
         DataError: If the file is damaged.
@@ -44,6 +44,7 @@ def read_volume_window(root: Path | None) -> Window | None:
     try:
         facts = read_yaml(root / NAME)
         known = facts.get("volume_window") if isinstance(facts, dict) else facts
-        return Window.parse(known, f"{root / NAME}: volume_window")
+        window = Window.parse(known, f"{root / NAME}: volume_window")
     except UserError as error:
         raise DataError(str(error)) from error
+    return [window.low, window.high] if window is not None else None

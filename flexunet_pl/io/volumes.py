@@ -60,7 +60,7 @@ def read_volume(path: Path) -> Volume:
     sitk = _simpleitk()
     _check_name(path)
     with _explained(path):
-        stored = _read_series(path, sitk) if path.is_dir() else _read_file(path, sitk)
+        stored = read_slices(path, _series_files(path, sitk), sitk) if path.is_dir() else _read_file(path, sitk)
         orientation = _orientation(stored.GetDirection(), sitk)
         image = sitk.DICOMOrient(stored, _ORIENTATION)
         values = sitk.GetArrayFromImage(image)
@@ -288,11 +288,6 @@ def _series_files(path: Path, sitk: Any) -> list[str]:
     if lost:  # GDCM passes over what it cannot read
         raise DataError(f"{lost[0]}: is damaged, so the series is not complete; export it again")
     return names
-
-
-def _read_series(path: Path, sitk: Any) -> Any:
-    names = _series_files(path, sitk)
-    return read_slices(path, names, sitk)
 
 
 def _reason(error: BaseException) -> str:
