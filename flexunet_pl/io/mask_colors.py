@@ -53,11 +53,13 @@ class ColorIndex:
         index: Class index per pixel, shape ``(H, W)``, uint8; what is no class has the nearest one.
         unknown: Which pixels are no class and no mixture of what stands around them, shape ``(H, W)``, bool.
         region: The largest region of such a colour; None where they are scattered.
+        off_map: Number of pixels whose colour is no colour of the map.
     """
 
     index: NDArray[np.uint8]
     unknown: NDArray[np.bool_]
     region: Region | None
+    off_map: int = 0
 
 
 def index_colors(pixels: NDArray[np.uint8], rgb_map: RgbMap, *, lossy: bool = False) -> ColorIndex:
@@ -106,7 +108,8 @@ def index_colors(pixels: NDArray[np.uint8], rgb_map: RgbMap, *, lossy: bool = Fa
         known[which] |= mixed | thin
     index.reshape(-1)[places] = found
     unknown.reshape(-1)[places[~known]] = True
-    return ColorIndex(index, unknown, _solid_region(pixels, unknown, palette, tolerance, lossy=lossy))
+    region = _solid_region(pixels, unknown, palette, tolerance, lossy=lossy)
+    return ColorIndex(index, unknown, region, decoded.off_map)
 
 
 def _unmixed(pixels: NDArray[np.uint8], index: NDArray[np.uint8], rgb_map: RgbMap) -> NDArray[np.bool_]:

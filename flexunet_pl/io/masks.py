@@ -48,8 +48,10 @@ def read_mask(path: Path, rgb_map: RgbMap, unknown: UnknownColors = "error") -> 
         lossy = image.format == "JPEG"
     if unknown == "nearest":
         return rgb_map.decode(pixels).index
-    _check_indices(path, pixels, rgb_map)
     decoded = index_colors(pixels, rgb_map, lossy=lossy)
+    if not decoded.off_map:
+        return decoded.index
+    _check_indices(path, pixels, rgb_map)
     if unknown == "background":
         decoded.index[decoded.unknown] = 0
     elif decoded.region is not None or decoded.unknown.mean() > _MOST_UNKNOWN:
