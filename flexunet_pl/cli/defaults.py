@@ -1,5 +1,7 @@
 """What Lightning's verbs do where nothing is said: trainer, model, callbacks, and the warnings that say nothing new."""
 
+import logging
+import warnings
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
@@ -59,7 +61,7 @@ CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "scores": (CaseScores, {}),
 }
 MONITORS = ("checkpoint", "last_checkpoint", "early_stopping")  # those of them that watch a score
-EXPECTED_WARNINGS = (
+_EXPECTED_WARNINGS = (
     "The number of training batches",  # small data sets are no mistake
     ".*does not have many workers",  # data.num_workers has a default that fits the machine
     "LightningCLI's args parameter is intended",  # `main` always passes them
@@ -86,3 +88,14 @@ def fit_callbacks(*, logs: bool) -> list[Callback]:
     """
     callbacks: list[Callback] = [HistoryCurves(), RandomState(), GracefulStop(), TrainSamples(), RunRecord()]
     return [*callbacks, LearningRateMonitor(logging_interval="epoch")] if logs else callbacks
+
+
+def pass_over_expected() -> None:
+    """Say nothing of warnings that are expected, nor of what Lightning advertises."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()

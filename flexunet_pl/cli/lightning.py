@@ -1,7 +1,5 @@
 """FlexUNetCLI: fit, validate, test and predict, by LightningCLI."""
 
-import logging
-import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,7 +12,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from flexunet_pl.callbacks import PredictionWriter
 from flexunet_pl.checkpoint import AtomicCheckpointIO
 from flexunet_pl.cli.config_check import allow_imports, check_config
-from flexunet_pl.cli.defaults import CALLBACKS, EXPECTED_WARNINGS, MODEL_DEFAULTS, SEED, TRAINER_DEFAULTS, fit_callbacks
+from flexunet_pl.cli.defaults import (
+    CALLBACKS,
+    MODEL_DEFAULTS,
+    SEED,
+    TRAINER_DEFAULTS,
+    fit_callbacks,
+    pass_over_expected,
+)
 from flexunet_pl.cli.network_settings import training_record
 from flexunet_pl.cli.parser_errors import explain_parser_error, model_keys
 from flexunet_pl.cli.preflight import check_fit, check_trainer
@@ -57,9 +62,7 @@ class FlexUNetCLI(LightningCLI):
     def __init__(self, args: Sequence[str], trusted_packages: Sequence[str], held: ExitStack) -> None:
         allow_imports(trusted_packages)
         self._trusted = tuple(trusted_packages)
-        for message in EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message)
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+        pass_over_expected()
         self._verb = args[0]
         self._held = held
         self._start: StartingPoint | None = None
@@ -181,7 +184,8 @@ class FlexUNetCLI(LightningCLI):
         model = self.config_dump["model"]
         if self._start is not None:
             self._start.check_training(model)
-        self.datamodule.setup(self._verb)
+        if self._verb != "predict":  # its plan needs the trainer's checkpoint, and reads the header of every volume
+            self.datamodule.setup(self._verb)
         if self._verb == "fit":
             self._get(self.config_init, "epoch_change").check()
             self._held.enter_context(check_fit(self.trainer, self.model, self.datamodule, self.config.fit))
@@ -245,10 +249,6 @@ class FlexUNetCLI(LightningCLI):
         """Say where the masks are, and what is missing."""
         (writer,) = (c for c in self.trainer.callbacks if isinstance(c, PredictionWriter))  # type: ignore[attr-defined]
         self.status = report_prediction(self.trainer, writer)
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -87,7 +87,7 @@ def index_colors(pixels: NDArray[np.uint8], rgb_map: RgbMap, *, lossy: bool = Fa
     else:  # a mixture may have the colour of a third class; such ones are thin
         codes = pack_colors(pixels.reshape(-1, 3)).reshape(index.shape)
         exact = codes == pack_colors(rgb_map.palette)[index]
-        sure = exact & _squares(codes, exact, _SQUARE, alike=True)
+        sure = exact & _squares(exact, _SQUARE, codes)
     places = np.flatnonzero(~sure)
     colors = pixels.reshape(-1, 3)[places].astype(np.float32)
     found = index.ravel()[places]
@@ -237,9 +237,8 @@ def _solid_region(
     """
     if not unknown.any():
         return None
-    codes = pack_colors(pixels.reshape(-1, 3)).reshape(unknown.shape)
     if lossy:
-        rows, columns = np.nonzero(_squares(codes, unknown, _SOLID_JPEG, alike=False))
+        rows, columns = np.nonzero(_squares(unknown, _SOLID_JPEG))
         seen = pixels[rows, columns]
         clear = _nearest_part(seen.astype(np.float32), palette)[1] > tolerance
         if not clear.any():
@@ -247,7 +246,8 @@ def _solid_region(
         r, g, b = map(int, np.median(seen[clear], axis=0))
         return Region((r, g, b), int(clear.sum()), int(rows[clear][0]), int(columns[clear][0]))
     rows, columns = np.nonzero(unknown)
-    square = _squares(codes, unknown, _SOLID, alike=True)[rows, columns]
+    codes = pack_colors(pixels.reshape(-1, 3)).reshape(unknown.shape)
+    square = _squares(unknown, _SOLID, codes)[rows, columns]
     seen, which, counts = np.unique(pixels[rows, columns], axis=0, return_inverse=True, return_counts=True)
     solid = np.bincount(which.ravel(), weights=square, minlength=len(seen)) > 0
     scattered = np.flatnonzero(~solid & (counts >= _FEW))
@@ -262,18 +262,18 @@ def _solid_region(
     return Region((r, g, b), len(rows), int(rows[0]), int(columns[0]))
 
 
-def _squares(codes: NDArray[np.uint32], unknown: NDArray[np.bool_], side: int, *, alike: bool) -> NDArray[np.bool_]:
-    """Return the pixels of squares that are unknown as a whole, and of one colour where that is asked for."""
-    height, width = unknown.shape
-    result = np.zeros(unknown.shape, dtype=bool)
+def _squares(chosen: NDArray[np.bool_], side: int, codes: NDArray[np.uint32] | None = None) -> NDArray[np.bool_]:
+    """Return the pixels of squares that are chosen as a whole, and of one colour where the colours are given."""
+    height, width = chosen.shape
+    result = np.zeros(chosen.shape, dtype=bool)
     if min(height, width) < side:
         return result
     rows, columns = height - side + 1, width - side + 1
     whole = np.ones((rows, columns), dtype=bool)
     for down in range(side):
         for across in range(side):
-            whole &= unknown[down : down + rows, across : across + columns]
-    if alike and whole.any():
+            whole &= chosen[down : down + rows, across : across + columns]
+    if codes is not None and whole.any():
         corner = codes[:rows, :columns]
         for down in range(side):
             for across in range(side):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,7 +92,7 @@ class PredictionPlan:
     unusable: dict[str, str]
     record: PredictionRecord | None
 
-    @property
+    @cached_property
     def slices(self) -> Counter[str]:
         """Number of pictures of each case of this process, by path."""
         return Counter(str(case.path) for case, _ in self.pictures)
