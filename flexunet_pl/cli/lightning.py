@@ -29,7 +29,7 @@ from flexunet_pl.cli.starting_point import StartingPoint, find_checkpoint, say_w
 from flexunet_pl.common.distributed import leave_group
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.data.datamodule import SegmentationDataModule
-from flexunet_pl.io.dataset_facts import read_volume_window
+from flexunet_pl.io.dataset_facts import read_facts
 from flexunet_pl.models.build import size_limits, without_downloads
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.prediction.plan import PredictionOutput
@@ -157,7 +157,7 @@ class FlexUNetCLI(LightningCLI):
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {explain_parser_error(error.message, ())}") from error
         used, defaults = dict(self.config[verb].items()), dict(self._parser(verb).get_defaults().items())
-        self._start.use_volume_window(self.config[verb])
+        self._start.use_facts(self.config[verb])
         say_what_is_not_used(given, used, defaults, self._named)
 
     def _set_seed(self) -> None:
@@ -189,7 +189,7 @@ class FlexUNetCLI(LightningCLI):
         if self._verb == "fit":
             self._get(self.config_init, "epoch_change").check()
             self._held.enter_context(check_fit(self.trainer, self.model, self.datamodule, self.config.fit))
-            self.model.hparams["volume_window"] = read_volume_window(self.datamodule.root)
+            self.model.hparams.update(read_facts(self.datamodule.root).plain())
         plain = {key: value for key, value in model.items() if key != "rgb_map"}
         network = without_downloads(model["network"] or self.model.hparams["network"])
         self.model.hparams.update({**plain, **training_record(plain), "network": network})

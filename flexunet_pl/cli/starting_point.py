@@ -86,16 +86,19 @@ class StartingPoint:
         if "loss" in differing and self.verb in {"validate", "test"}:
             say(f"note: the loss is that of this configuration, not of the training; for that, give {remedy}")
 
-    def use_volume_window(self, config: Any) -> None:
-        """Cut volumes with the window of those that were trained on, where the user names no other.
+    def use_facts(self, config: Any) -> None:
+        """Cut volumes as those were that were trained on, where the user says nothing else.
 
         Args:
             config: Configuration of the verb, which is changed.
         """
-        window = self.saved.volume_window
-        if self.verb == "predict" and window is not None and config.data.volume.window is None:
-            config.data.volume.window = window
-            say(f"note: data.volume.window is {list(window)}, that of the volumes which were trained on")
+        if self.verb != "predict" or config.data.volume.window or config.data.volume.percentiles:
+            return
+        for name, value in self.saved.facts.plain().items():
+            if value is not None:
+                key = name.removeprefix("volume_")
+                config.data.volume[key] = value
+                say(f"note: data.volume.{key} is {value}, as of the volumes which were trained on")
 
     def place_logs(self, logger: Any) -> None:
         """Keep what belongs to a run together: a resumed run goes on in its folder, and its scores go there too.

@@ -13,7 +13,7 @@ from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.common.processes import count_cores, map_processes
-from flexunet_pl.io.dataset_facts import write_facts
+from flexunet_pl.io.dataset_facts import DatasetFacts, write_facts
 from flexunet_pl.io.pairs import survey_pairs
 from flexunet_pl.prepare.raw_files import RawFiles
 from flexunet_pl.prepare.recipe import Recipe, read_recipe
@@ -96,7 +96,9 @@ def _finish(out: Path, recipe: Recipe, failed: int, mode: Literal["link", "copy"
     if failed:
         say(f"the split waits: correct or remove what failed and run this again; {out / 'slices'} has the rest")
         return 1
-    write_facts(out, recipe.window)
+    of_volumes = recipe.labels is not None
+    percentiles = None if recipe.window is not None else recipe.percentiles or (0.0, 100.0)
+    write_facts(out, DatasetFacts(recipe.window, percentiles) if of_volumes else DatasetFacts())
     if (out / "split.csv").exists():
         return _compare_split(out)
     for split in ("train", "valid", "test"):  # half of a split, from a run that was interrupted

@@ -20,7 +20,8 @@ from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import MASK_SUFFIXES, list_files
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
-from flexunet_pl.io.volumes import VOLUME_SUFFIXES, Volume, check_same_grid, read_volume
+from flexunet_pl.io.volume_files import volume_suffix
+from flexunet_pl.io.volumes import Volume, check_same_grid, read_volume
 from flexunet_pl.metrics.compare import compare_cases, print_comparison, write_comparison
 from flexunet_pl.metrics.per_case import ClassScore, Surfaces, make_surfaces, measure_case
 from flexunet_pl.metrics.summary import summarise_cases
@@ -131,7 +132,7 @@ def _check_options(pred: list[Path], out: Path | None) -> None:
 
 
 def _is_volume(path: Path) -> bool:
-    return path.name.lower().endswith(VOLUME_SUFFIXES)
+    return volume_suffix(path) is not None
 
 
 def _list_masks(folder: Path) -> dict[str, Path]:

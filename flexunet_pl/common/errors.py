@@ -43,10 +43,12 @@ def explained(
 
     Raises:
         DataError: If the file is missing or at fault.
+        UserError: As it comes, such as of a library that is missing.
+        MemoryError: As it comes.
     """
     try:
         yield
-    except DataError:
+    except (UserError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error

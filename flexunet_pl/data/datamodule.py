@@ -19,11 +19,11 @@ from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.data.sampler import EpochSampler
 from flexunet_pl.data.splits import check_numbers, list_split, split_folder
 from flexunet_pl.data.transforms import PRESETS, Transform
-from flexunet_pl.io.cases import SliceRules
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair
+from flexunet_pl.io.volume_slices import SliceRules
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan, plan_prediction
 from flexunet_pl.rgb_map import RgbMap
@@ -152,7 +152,7 @@ class SegmentationDataModule(LightningDataModule):
                 self.inference,
                 checkpoint,
                 self._process(),
-                windowed=self.reader.window is not None,
+                windowed=self.reader.window is not None or self.volume.percentiles is not None,
             )
 
     @property

@@ -8,8 +8,9 @@ from torch.utils.data import Dataset
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.data.batch import PredictBatch
-from flexunet_pl.io.cases import Case, SliceReader, SliceRules
+from flexunet_pl.io.cases import Case
 from flexunet_pl.io.images import ImageReader, resize_image
+from flexunet_pl.io.volume_slices import SliceReader, SliceRules
 
 
 class PredictItem(NamedTuple):

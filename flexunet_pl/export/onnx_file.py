@@ -76,7 +76,7 @@ def read_source(path: Path, fit: Fit = "resize") -> Source:
         "fit": fit,
         "in_channels": saved.in_channels,
         "image_window": list(saved.image_window) if saved.image_window is not None else None,
-        "volume_window": list(saved.volume_window) if saved.volume_window is not None else None,
+        **saved.facts.plain(),
         "network": saved.network,
         "checkpoint_sha256": digest,
         "training_data_sha256": _training_data(path),

@@ -1,8 +1,7 @@
 """DICOM series: every slice read with its own rescaling, and compared with the grid that results."""
 
 import math
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +9,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError
+from flexunet_pl.io.dicom_folder import TAGS, scan_folder
+from flexunet_runtime.dicom import apply_rescale, read_frames, read_object, rescale_of
 
 _SAME_PLACE_MM = 1e-3
 _OFF_GRID_MM = 0.5  # of a corner of a slice, at most; and half a pixel
-_PHOTOMETRIC = "0028|0004"
-# SOP classes of computed and digital radiography, mammography included
-_RADIOGRAPHS = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1")
-)
-_HEAD = 1 << 12  # bytes, in which the meta information ends
-# beginnings of the SOP classes of objects without pixels of their own, and what they are
-_WITHOUT_PIXELS = {
-    "1.2.840.10008.5.1.4.1.1.11.": "presentation state",
-    "1.2.840.10008.5.1.4.1.1.104.": "document",
-    "1.2.840.10008.5.1.4.1.1.481.3": "RT structure set",
-    "1.2.840.10008.5.1.4.1.1.481.5": "RT plan",
-    "1.2.840.10008.5.1.4.1.1.66.1": "registration",
-    "1.2.840.10008.5.1.4.1.1.66.3": "registration",
-    "1.2.840.10008.5.1.4.1.1.88.": "structured report",
-    "1.2.840.10008.5.1.4.1.1.9.": "waveform",
-}
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Where a slice lies.
+    """Where a slice lies, and what its values stand for.
 
     Attributes:
-        position_mm: Of its first pixel.
+        file: The object that holds it.
+        frame: Which of its frames.
+        position_mm: Of its first pixel, to the left, to the back and to the head of the patient.
         direction: Cosines of its rows and of its columns, shape ``(2, 3)``.
         spacing_mm: Distances between rows and between columns.
         shape: Rows and columns.
+        thickness_mm: Of the slice.
+        rescale: Slope and intercept.
     """
 
+    file: Path
+    frame: int
     position_mm: NDArray[np.float64]
     direction: NDArray[np.float64]
     spacing_mm: tuple[float, float]
     shape: tuple[int, int]
+    thickness_mm: float = 1.0
+    rescale: tuple[float, float] = (1.0, 0.0)
 
     def corners(self) -> NDArray[np.float64]:
         """Return the positions of its four corners, shape ``(4, 3)``."""
@@ -57,147 +49,151 @@ class Slice:
         return np.array([self.position_mm + x * across + y * down for x, y in steps])
 
 
-def without_pixels(path: Path) -> str | None:
-    """Say what a DICOM object is that has no pixels, such as a structured report.
+@dataclass(frozen=True)
+class Series:
+    """A series of slices on one grid.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Its kind; None for an image, and for what cannot be told.
+    Attributes:
+        path: Its folder, or its one file.
+        slices: From the feet up, or along their normal.
     """
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-    sop_class = _sop_class(head)
-    return next((kind for start, kind in _WITHOUT_PIXELS.items() if sop_class.startswith(start)), None)
+
+    path: Path
+    slices: tuple[Slice, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows and slices."""
+        rows, columns = self.slices[0].shape
+        return columns, rows, len(self.slices)
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """From column, row and slice to mm to the left, to the back and to the head, shape ``(4, 4)``."""
+        first, last = self.slices[0], self.slices[-1]
+        step = (last.position_mm - first.position_mm) / max(1, len(self.slices) - 1)
+        if len(self.slices) == 1:
+            step = np.cross(*first.direction) * first.thickness_mm
+        affine = np.eye(4)
+        affine[:3, 0] = first.direction[0] * first.spacing_mm[1]
+        affine[:3, 1] = first.direction[1] * first.spacing_mm[0]
+        affine[:3, 2], affine[:3, 3] = step, first.position_mm
+        return affine
+
+    @property
+    def files(self) -> list[Path]:
+        """The objects, each once, in the order of the slices."""
+        return list(dict.fromkeys(here.file for here in self.slices))
+
+    def read(self) -> NDArray[Any]:
+        """Read the voxels: stored values times slope plus intercept of their own slice.
+
+        Returns:
+            Shape ``(columns, rows, slices)``.
+
+        Raises:
+            DataError: If a file is damaged.
+        """
+        planes: list[NDArray[Any]] = []
+        item: Any = None
+        kept: tuple[Path | None, NDArray[Any]] = None, np.empty(0)
+        for here in self.slices:
+            if kept[0] != here.file:
+                item = read_object(here.file, str(here.file), pixels=True)
+                kept = here.file, read_frames(item, str(here.file))
+            stored = kept[1]
+            if here.frame >= len(stored) or stored.shape[1:] != here.shape:
+                raise DataError(f"{here.file}: is damaged: its pixels are not those that it declares; export it again")
+            planes.append(_narrowed(apply_rescale(item, stored[here.frame], here.rescale)))
+        return np.stack(planes).transpose(2, 1, 0)
 
 
-def _sop_class(head: bytes) -> str:
-    """Read the SOP class from the meta information, which is always explicit and little-endian; "" without one."""
-    at = 132
-    if head[128:132] != b"DICM":
-        return ""
-    while at + 8 <= len(head):
-        group, element, kind, length = struct.unpack_from("<HH2sH", head, at)
-        if group != 2:
-            break
-        at += 8
-        if kind in {b"OB", b"OW", b"UN", b"SQ", b"UT"}:
-            (length,) = struct.unpack_from("<I", head.ljust(at + 4, b"\0"), at)
-            at += 4
-        if element == 2:
-            return head[at : at + length].rstrip(b"\0 ").decode("ascii", errors="replace")
-        at += length
-    return ""
-
-
-def read_slices(path: Path, names: list[str], sitk: Any) -> Any:
-    """Read the slices of a series one by one: each has a rescaling, and so a type, of its own.
+def has_frames(file: Path) -> bool:
+    """Tell whether a DICOM file holds several slices.
 
     Args:
-        path: The folder, for messages.
-        names: The files, in order.
-        sitk: SimpleITK.
-
-    Returns:
-        An image of SimpleITK, whose values are the stored ones times slope plus intercept of their own slice.
+        file: The file.
 
     Raises:
-        DataError: If the slices do not lie on one grid.
+        DataError: If it is damaged.
     """
-    images, slices = [], []
-    for name in names:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(name)
-        reader.SetImageIO("GDCMImageIO")
-        image = reader.Execute()
-        if image.GetNumberOfComponentsPerPixel() != 1:
-            raise DataError(f"{path}: has {image.GetNumberOfComponentsPerPixel()} values per voxel; expected one")
-        if image.GetDimension() == 3 and image.GetDepth() != 1:
-            raise DataError(f"{path}: is a multi-frame DICOM file; convert it to NIfTI, or to one file per slice")
-        images.append(_as_stored(path, image, reader, sitk))
-        slices.append(_place_of(path, reader))
-    _check_grid(path, slices)
-    kinds = {image.GetPixelID() for image in images}
-    if len(kinds) > 1:
-        images = [sitk.Cast(image, sitk.sitkFloat32) for image in images]
-    planes = [image[:, :, 0] if image.GetDimension() == 3 else image for image in images]
-    for plane in planes:  # the grid is that of the series
-        plane.SetOrigin((0.0, 0.0))
-        plane.SetSpacing((1.0, 1.0))
-        plane.SetDirection((1.0, 0.0, 0.0, 1.0))
-    volume = sitk.JoinSeries(planes)
-    first, normal = slices[0], np.cross(*slices[0].direction)
-    step = float(np.linalg.norm(slices[-1].position_mm - first.position_mm)) / max(1, len(slices) - 1)
-    volume.SetOrigin(first.position_mm.tolist())
-    volume.SetSpacing((first.spacing_mm[1], first.spacing_mm[0], step or images[0].GetSpacing()[-1]))
-    if len(slices) > 1 and normal @ (slices[-1].position_mm - first.position_mm) < 0:
-        normal = -normal
-    volume.SetDirection(np.stack([*first.direction, normal], axis=1).ravel().tolist())
-    return volume
+    return "PerFrameFunctionalGroupsSequence" in read_object(file, str(file), pixels=False, tags=TAGS)
 
 
-def read_radiograph(path: Path, sitk: Any) -> NDArray[Any]:
-    """Read a radiograph: one picture, without a place in the patient.
+def find_series(path: Path) -> Series:
+    """Find the slices of a series and see that they lie on one grid.
 
     Args:
-        path: The file.
-        sitk: SimpleITK.
+        path: A folder with one series, or one file of several frames.
 
     Returns:
-        Values as they are looked at, shape ``(H, W)``: of MONOCHROME1, where 0 is white, inverted.
+        The series.
 
     Raises:
-        DataError: If it holds several pictures, or colours.
+        DataError: If there is none or another one, a part of it is damaged, or the slices do not lie on one grid.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("GDCMImageIO")
-    image = reader.Execute()
-    values = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() != 1 or values.size != values.shape[-1] * values.shape[-2]:
-        raise DataError(f"{path}: holds several pictures or colours; save the one grey picture that you want")
-    return np.asarray(values.reshape(values.shape[-2:]))
+    files = (path,) if path.is_file() else _only_series(path)
+    slices = [here for file in files for here in _slices_of(path, file)]
+    normal = np.cross(*slices[0].direction)
+    ordered = sorted(slices, key=lambda here: float(here.position_mm @ normal))
+    _check_grid(path, ordered)
+    return Series(path, tuple(ordered))
 
 
-def is_radiograph(path: Path) -> bool:
-    """Tell whether a DICOM file is a radiograph, which stands for itself, rather than a slice of a series.
-
-    Args:
-        path: The file.
-    """
-    with path.open("rb") as file:
-        return _sop_class(file.read(_HEAD)) in _RADIOGRAPHS
-
-
-def _as_stored(path: Path, image: Any, reader: Any, sitk: Any) -> Any:
-    """Undo that GDCM inverts MONOCHROME1, for looking at: of a CT the values are HU all the same.
-
-    Raises:
-        DataError: If that cannot be undone.
-    """
-    if not reader.HasMetaDataKey(_PHOTOMETRIC) or reader.GetMetaData(_PHOTOMETRIC).strip() != "MONOCHROME1":
-        return image
-    if reader.GetMetaData("0028|0103").strip() != "0":
-        raise DataError(f"{path}: is MONOCHROME1 with signed values, which is not read; export it as MONOCHROME2")
-    slope, intercept = (
-        float(reader.GetMetaData(tag)) if reader.HasMetaDataKey(tag) else default
-        for tag, default in (("0028|1053", 1.0), ("0028|1052", 0.0))
-    )
-    top = (1 << int(reader.GetMetaData("0028|0101"))) - 1
-    return top * slope + 2 * intercept - sitk.Cast(image, sitk.sitkFloat32)
-
-
-def _place_of(path: Path, reader: Any) -> Slice:
-    try:
-        position, direction, spacing = (
-            [float(word) for word in reader.GetMetaData(tag).split("\\")]
-            for tag in ("0020|0032", "0020|0037", "0028|0030")
+def _only_series(path: Path) -> tuple[Path, ...]:
+    found = scan_folder(path)
+    if found.damaged:
+        raise DataError(f"{next(iter(found.damaged.values()))}; the series is not complete without it")
+    if len(found.series) != 1:
+        listed = ", ".join(sorted(name.partition(" ")[2] for name in found.series)[:4])
+        raise DataError(
+            f"{path}: holds {len(found.series)} DICOM series {listed}".rstrip() + "; give a folder with one"
         )
-    except (RuntimeError, ValueError) as error:
+    return next(iter(found.series.values()))
+
+
+def _slices_of(path: Path, file: Path) -> list[Slice]:
+    header = read_object(file, str(file), pixels=False, tags=TAGS)
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    if groups is None and frames > 1:
+        raise DataError(
+            f"{file}: holds {frames} frames that do not say where they lie: a film, or several views; save the picture "
+            "that you want"
+        )
+    if groups is not None and len(groups) != frames:
+        raise DataError(f"{file}: is damaged: it has {frames} frames and says where {len(groups)} lie; export it again")
+    shared = (header.get("SharedFunctionalGroupsSequence") or [{}])[0]
+    return [_slice_of(path, file, header, number, shared, group) for number, group in enumerate(groups or [{}])]
+
+
+def _slice_of(path: Path, file: Path, header: Any, number: int, shared: Any, group: Any) -> Slice:
+    def element(sequence: str, name: str) -> Any:
+        """Look in the frame's groups, in those that all frames share, and in the object itself."""
+        places = [(part.get(sequence) or [{}])[0] for part in (group, shared)]
+        return next((place.get(name) for place in (*places, header) if place.get(name) is not None), None)
+
+    try:
+        position = np.array(element("PlanePositionSequence", "ImagePositionPatient"), np.float64).reshape(3)
+        direction = np.array(element("PlaneOrientationSequence", "ImageOrientationPatient"), np.float64).reshape(2, 3)
+        spacing = [float(n) for n in element("PixelMeasuresSequence", "PixelSpacing")]
+        thickness = float(element("PixelMeasuresSequence", "SliceThickness") or 1.0)
+        slope = element("PixelValueTransformationSequence", "RescaleSlope")
+        intercept = element("PixelValueTransformationSequence", "RescaleIntercept")
+        scale = rescale_of({"RescaleSlope": slope, "RescaleIntercept": intercept})
+        shape = int(header.Rows), int(header.Columns)
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{path}: a slice does not say where it lies (position, orientation, pixel spacing)") from error
-    columns, rows = reader.GetSize()[:2]
-    return Slice(np.array(position), np.reshape(direction, (2, 3)), (spacing[0], spacing[1]), (int(rows), int(columns)))
+    whole = np.isfinite([*position, *direction.ravel(), *spacing, thickness, *scale]).all()
+    if not whole or min(*spacing, thickness) <= 0 or abs(np.linalg.norm(np.cross(*direction)) - 1) > 1e-2:
+        raise DataError(f"{file}: its position, orientation, spacing or rescaling is none; correct its header")
+    return Slice(file, number, position, direction, (spacing[0], spacing[1]), shape, thickness, scale)
+
+
+def _narrowed(values: NDArray[Any]) -> NDArray[Any]:
+    """Return whole numbers in 16 bits where they fit: a scan of 1,000 slices would else take a gigabyte."""
+    fits = values.dtype == np.int32 and values.size and values.min() >= -32768 and values.max() <= 32767
+    return values.astype(np.int16) if fits else values
 
 
 def _check_grid(path: Path, slices: list[Slice]) -> None:
@@ -234,7 +230,7 @@ def _check_grid(path: Path, slices: list[Slice]) -> None:
     normal = np.cross(*first.direction)
     for number, here in enumerate(slices):
         share = number / max(1, len(slices) - 1)
-        expected = Slice(first.position_mm + share * way, first.direction, first.spacing_mm, first.shape)
+        expected = replace(first, position_mm=first.position_mm + share * way)
         off = float(np.linalg.norm(here.corners() - expected.corners(), axis=1).max())
         if off > tolerance:
             turned = not np.allclose(here.direction, first.direction, atol=1e-4)

@@ -1,7 +1,7 @@
 """Check that the file of a volume holds what its header declares, before it is read.
 
-SimpleITK reads the missing part of a cut file as zeros, turns NaN in NIfTI files into zeros, follows headers to other
-files, allocates whatever a header declares, and crashes where a MetaImage declares some hundred dimensions.
+SimpleITK reads the missing part of a cut file as zeros, follows headers to other files, allocates whatever a header
+declares, and crashes where a MetaImage declares some hundred dimensions; nibabel allocates too.
 """
 
 import gzip
@@ -34,7 +34,8 @@ _MHA_BYTES = {
 }
 _NRRD_BYTES = (("int8", 1), ("char", 1), ("short", 2), ("int16", 2), ("double", 8), ("float", 4), ("int", 4))
 _NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}  # by kind of voxel
-_NIFTI_FLOATS = {16: "f4", 64: "f8"}
+_MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2}  # by kind of voxel
+_MGH_OFFSET = 284
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class _Stored:
         voxels: How many are declared.
         width: Bytes of each.
         packed: "gzip" or "zlib", or "" for voxels as they are.
-        floats: numpy's name of their type where they are to be looked through for values that are not finite.
+        file: Where they stand in a file of their own.
     """
 
     offset: int
     voxels: int
     width: int
     packed: str = ""
-    floats: str = ""
+    file: Path | None = None
 
 
 def check_stored(path: Path, kind: str) -> None:
@@ -61,23 +62,21 @@ def check_stored(path: Path, kind: str) -> None:
 
     Args:
         path: The file.
-        kind: ``.nii``, ``.nii.gz``, ``.mha`` or ``.nrrd``.
+        kind: Its suffix.
 
     Raises:
-        DataError: If the file is shorter, declares absurd sizes, points to another file, or has an affine or voxels
-            that are not finite.
+        DataError: If the file is shorter, declares absurd sizes, points out of its folder, or has an affine that is
+            not finite.
     """
-    stored = {".mha": _mha, ".nrrd": _nrrd}.get(kind, _nifti)(path)
+    readers = {".mha": _metaimage, ".mhd": _metaimage, ".nrrd": _nrrd, ".mgh": _mgh, ".mgz": _mgh}
+    stored = readers.get(kind, _nifti)(path)
     if stored.voxels > MAX_VOXELS:
         raise DataError(
             f"{path}: declares {stored.voxels:.3g} voxels, over the limit of {MAX_VOXELS:.0e}; refused unread"
         )
-    held, bad = _walk(path, stored)
-    declared = stored.voxels * stored.width
+    held, declared = _count_bytes(stored.file or path, stored), stored.voxels * stored.width
     if held < declared:
-        raise DataError(f"{path}: cut short: holds {held} of {declared} bytes; copy or export it again")
-    if bad:
-        raise DataError(f"{path}: {bad} of {stored.voxels} voxels are not finite numbers; export it again")
+        raise DataError(f"{stored.file or path}: cut short: holds {held} of {declared} bytes; copy or export it again")
 
 
 def _nifti(path: Path) -> _Stored:
@@ -90,8 +89,12 @@ def _nifti(path: Path) -> _Stored:
         raise DataError(f"{path}: is no NIfTI file, or only the beginning of one; export it again or remove it")
     first = length == 348
     magic = head[344:347] if first else head[4:7]
-    if magic not in {b"n+1", b"n+2"}:
-        raise DataError(f"{path}: keeps its voxels in another file; save it as one .nii or .nii.gz")
+    apart = magic in {b"ni1", b"ni2"}
+    if not apart and magic not in {b"n+1", b"n+2"}:
+        raise DataError(f"{path}: is an Analyze 7.5 header, which does not say where right and left are; save NIfTI")
+    if apart != path.name.lower().endswith(".hdr"):
+        raise DataError(f"{path}: says that its voxels stand {'in another file' if apart else 'in itself'}; rename it")
+    voxels = _voxels_beside(path) if apart else None
     count, *dims = struct.unpack_from(f"{order}8{'h' if first else 'q'}", head, 40 if first else 16)
     kind, bits = struct.unpack_from(f"{order}2h", head, 70 if first else 12)
     offset = struct.unpack_from(f"{order}{'f' if first else 'q'}", head, 108 if first else 168)[0]
@@ -103,28 +106,71 @@ def _nifti(path: Path) -> _Stored:
         raise DataError(f"{path}: its affine is not finite; correct its header")
     if not 1 <= count <= 7 or min(dims[:count]) < 1 or _NIFTI_BITS.get(kind, bits) != bits or bits < 8:
         raise DataError(f"{path}: its header is invalid; export it again or remove it")
-    if not length + 4 <= offset < _CHUNK:  # four bytes tell of extensions; readers differ on smaller offsets
+    if (
+        not (0 if apart else length + 4) <= offset < _CHUNK
+    ):  # four bytes tell of extensions; readers differ on smaller offsets
         raise DataError(f"{path}: its header puts the voxels at byte {offset:g}; export it again or remove it")
-    floats = order + _NIFTI_FLOATS[kind] if kind in _NIFTI_FLOATS else ""
-    return _Stored(int(offset), math.prod(dims[:count]), bits // 8, packed, floats)
+    if voxels is not None:
+        packed = "gzip" if voxels.name.lower().endswith(".gz") else ""
+    return _Stored(int(offset), math.prod(dims[:count]), bits // 8, packed, voxels)
 
 
-def _mha(path: Path) -> _Stored:
+def _voxels_beside(path: Path) -> Path:
+    """Return the file of the voxels of a NIfTI header.
+
+    Raises:
+        DataError: If there is none.
+    """
+    for suffix in (".img", ".img.gz"):
+        beside = path.with_name(path.name[: -len(".hdr")] + suffix)
+        if beside.is_file():
+            return beside
+    raise DataError(f"{path}: its voxels are not beside it; copy {path.stem}.img here too")
+
+
+def _mgh(path: Path) -> _Stored:
+    packed = "gzip" if path.name.lower().endswith(".mgz") else ""
+    with _opened(path, packed) as file:
+        head = file.read(_MGH_OFFSET)
+    if len(head) < _MGH_OFFSET:
+        raise DataError(f"{path}: is only the beginning of an MGH file; export it again or remove it")
+    version, *dims, kind = struct.unpack_from(">6i", head)
+    if version != 1 or min(dims) < 1 or kind not in _MGH_BYTES:
+        raise DataError(f"{path}: is no MGH file, or its header is invalid; export it again or remove it")
+    if not np.isfinite(struct.unpack_from(">15f", head, 30)).all():
+        raise DataError(f"{path}: its affine is not finite; correct its header")
+    return _Stored(_MGH_OFFSET, math.prod(dims), _MGH_BYTES[kind], packed)
+
+
+def _metaimage(path: Path) -> _Stored:
     head, fields = _text_header(path, b"ElementDataFile", "=")
-    width = _MHA_BYTES.get(fields.get("elementtype", "").removeprefix("met_"))
-    if fields.get("elementdatafile") != "local" or fields.get("binarydata") != "true" or width is None:
-        raise DataError(f"{path}: keeps its voxels in another file or in a way that is not read; save it again")
+    width = _MHA_BYTES.get(fields.get("elementtype", "").lower().removeprefix("met_"))
+    if fields.get("binarydata", "").lower() != "true" or width is None:
+        raise DataError(f"{path}: keeps its voxels in a way that is not read; save it again as .mha")
     if fields.get("ndims") not in {"2", "3", "4"} or int(fields["ndims"]) != len(fields.get("dimsize", "").split()):
         raise DataError(f"{path}: its header is invalid; export it again or remove it")
     channels = int(fields.get("elementnumberofchannels", "1"))
-    packed = "zlib" if fields.get("compresseddata") == "true" else ""
-    return _Stored(head, _product(path, fields.get("dimsize", "")) * channels, width, packed)
+    packed = "zlib" if fields.get("compresseddata", "").lower() == "true" else ""
+    voxels = _product(path, fields.get("dimsize", "")) * channels
+    named = fields.get("elementdatafile", "")
+    if named.lower() == "local":
+        return _Stored(head, voxels, width, packed)
+    beside = path.with_name(Path(named).name)
+    if path.suffix.lower() != ".mhd" or named != beside.name or named.lower() == "list" or "%" in named:
+        raise DataError(
+            f"{path}: keeps its voxels in another file ({named}), which is read only of a .mhd, and beside it; save it "
+            "as one .mha"
+        )
+    if not beside.is_file():
+        raise DataError(f"{path}: its voxels are not beside it; copy {named} here too")
+    before = int(fields.get("headersize", "0"))
+    return _Stored(max(0, before), voxels, width, packed, beside)
 
 
 def _nrrd(path: Path) -> _Stored:
     head, fields = _text_header(path, b"", ":")
-    packed = {"raw": "", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", ""))
-    width = next((n for name, n in _NRRD_BYTES if name in fields.get("type", "")), None)
+    packed = {"raw": "", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", "").lower())
+    width = next((n for name, n in _NRRD_BYTES if name in fields.get("type", "").lower()), None)
     if packed is None or width is None or {"data file", "datafile", "byte skip", "line skip"} & fields.keys():
         raise DataError(f"{path}: keeps its voxels in another file or in a way that is not read; save it again")
     return _Stored(head, _product(path, fields.get("sizes", "")), width, packed)
@@ -134,7 +180,7 @@ def _text_header(path: Path, last: bytes, mark: str) -> tuple[int, dict[str, str
     """Read a header of lines, up to the one that begins with a word, or up to an empty one.
 
     Returns:
-        Its length, and its fields in lower case.
+        Its length, and its fields; their names in lower case.
 
     Raises:
         DataError: If it has no end, or a field twice.
@@ -144,8 +190,9 @@ def _text_header(path: Path, last: bytes, mark: str) -> tuple[int, dict[str, str
         while (line := file.readline(_CHUNK)) and len(lines) < 1000:
             lines.append(line)
             if (last and line.startswith(last)) or not (last or line.strip()):
-                texts = [text.decode("latin-1").lower() for text in lines if text.strip() and text[:1] != b"#"]
-                fields = {key.strip(): value.strip() for key, _, value in (text.partition(mark) for text in texts)}
+                texts = [text.decode("latin-1") for text in lines if text.strip() and text[:1] != b"#"]
+                parted = (text.partition(mark) for text in texts)
+                fields = {key.strip().lower(): value.strip() for key, _, value in parted}
                 if len(fields) != len(texts):  # readers differ on which of two they believe
                     raise DataError(f"{path}: its header has a field twice; export it again or remove it")
                 return file.tell(), fields
@@ -159,27 +206,20 @@ def _product(path: Path, sizes: str) -> int:
     return math.prod(numbers)
 
 
-def _walk(path: Path, stored: _Stored) -> tuple[int, int]:
-    """Read the voxels through, to the end where they are packed: their check sum stands there.
-
-    Returns:
-        The number of bytes held, and of values that are not finite.
-    """
-    if not stored.packed and not stored.floats:
-        return path.stat().st_size - stored.offset, 0
-    held = bad = 0
+def _count_bytes(path: Path, stored: _Stored) -> int:
+    """Count the bytes of the voxels, to the end where they are packed: their check sum stands there."""
+    if not stored.packed:
+        return path.stat().st_size - stored.offset
+    held = 0
     for chunk in _chunks(path, stored):
         held += len(chunk)
-        if stored.floats:
-            values = np.frombuffer(chunk[: len(chunk) // stored.width * stored.width], stored.floats)
-            bad += values.size - int(np.count_nonzero(np.isfinite(values)))
         if held > stored.voxels * stored.width + _CHUNK:
             break  # more than is declared is not looked at
-    return held, bad
+    return held
 
 
 def _chunks(path: Path, stored: _Stored) -> Iterator[bytes]:
-    if stored.packed and not path.name.lower().endswith(".gz"):
+    if stored.packed and not path.name.lower().endswith((".gz", ".mgz")):
         yield from _inflated(path, stored)
         return
     with _opened(path, stored.packed) as file:

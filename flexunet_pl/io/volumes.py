@@ -1,8 +1,5 @@
-"""Read volumes: NIfTI, MHA, NRRD and DICOM series; whole files only, turned to one orientation, and labels back."""
+"""Volumes of any kind, turned to one orientation, and labels written back to where the volume lies."""
 
-import math
-import struct
-import zlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,67 +8,97 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.common.errors import DataError, UserError, explained
+from flexunet_pl.common.errors import DataError, explained
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.io.dicom_series import read_radiograph, read_slices, without_pixels
-from flexunet_pl.io.nifti_forms import NiftiForms, put_forms, read_forms
-from flexunet_pl.io.volume_headers import check_stored
-
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
+from flexunet_pl.io.dicom_folder import is_dicom
+from flexunet_pl.io.dicom_series import find_series
+from flexunet_pl.io.volume_files import StoredVolume, open_volume_file, require, volume_suffix
 
 _ORIENTATION = "LPS"  # columns run to the patient's left, rows to the back, slices to the head
+_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _GRID_TOLERANCE = 1e-3  # in mm and, for directions, in cosines
+# of a NIfTI header: what says where the voxels lie
+_NIFTI_PLACE = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z", "xyzt_units",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Volume:
     """A volume as it is looked at: axial slices from the feet up, the patient's right at the left of the picture.
 
+    It is turned by whole quarters, never resampled: an oblique or sheared one stays what it is.
+
     Attributes:
         values: Shape ``(D, H, W)``, of the file's type after its own rescaling, such as HU.
-        spacing_mm: Distances between columns, rows and slices.
-        origin_mm: Position of the first voxel.
-        direction: Direction cosines, row by row; an oblique volume is turned by whole quarters, never resampled.
-        orientation: What columns, rows and slices run to in the file, such as RAS.
-        forms: Both affines of a NIfTI file in which they disagree.
+        stored: The volume as its file has it; None for one without a geometry, whose voxels are 1 mm.
     """
 
     values: NDArray[Any]
-    spacing_mm: tuple[float, ...]
-    origin_mm: tuple[float, ...]
-    direction: tuple[float, ...]
-    orientation: str = _ORIENTATION
-    forms: NiftiForms | None = None
+    stored: StoredVolume | None = None
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """From column, row and slice of the values to mm to the left, to the back and to the head, ``(4, 4)``."""
+        if self.stored is None:
+            return np.eye(4)
+        orientations = require("nibabel").orientations
+        turned = orientations.inv_ornt_aff(_turn(self.stored.affine), self.stored.shape)
+        affine: NDArray[np.float64] = _TO_RAS @ self.stored.affine @ turned
+        return affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distances between columns, rows and slices."""
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+
+    @property
+    def origin_mm(self) -> tuple[float, ...]:
+        """Position of the first voxel."""
+        return tuple(self.affine[:3, 3].tolist())
+
+    @property
+    def direction(self) -> tuple[float, ...]:
+        """Direction cosines, row by row."""
+        return tuple((self.affine[:3, :3] / self.spacing_mm).ravel().tolist())
+
+    @property
+    def forms_disagree(self) -> bool:
+        """Whether it is a NIfTI file in which sform and qform say that it lies at different places."""
+        if self.stored is None or self.stored.header is None:
+            return False
+        header = self.stored.header
+        if min(int(header["sform_code"]), int(header["qform_code"])) <= 0:
+            return False
+        corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (*self.stored.shape, 1)
+        off = corners @ (header.get_sform() - header.get_qform()).T
+        return bool(np.abs(off).max() > 10 * _GRID_TOLERANCE)
 
 
 def read_volume(path: Path) -> Volume:
     """Read a volume.
 
     Args:
-        path: A ``.nii``, ``.nii.gz``, ``.mha`` or ``.nrrd`` file, or a folder with one DICOM series.
+        path: A file that ends in one of `VOLUME_SUFFIXES`, a DICOM file of several frames, or a folder with one DICOM
+            series.
 
     Returns:
         The volume.
 
     Raises:
         DataError: If it is missing, damaged, cut short or of a kind that is not read; the message begins with the path.
-        UserError: If SimpleITK is not installed.
+        UserError: If the library that reads it is not installed.
     """
-    sitk = _simpleitk()
     _check_name(path)
     with _explained(path):
-        stored = read_slices(path, _series_files(path, sitk), sitk) if path.is_dir() else _read_file(path, sitk)
-        orientation = _orientation(stored.GetDirection(), sitk)
-        image = sitk.DICOMOrient(stored, _ORIENTATION)
-        values = sitk.GetArrayFromImage(image)
-    numbers = (*image.GetDirection(), *image.GetOrigin(), *image.GetSpacing())
-    if not np.isfinite(numbers).all() or abs(np.linalg.det(np.reshape(image.GetDirection(), (3, 3)))) < 0.5:
-        raise DataError(f"{path}: its affine is not finite or not invertible; correct its header")
-    bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+        stored = _open(path)
+        values = stored.read()
+        turned = require("nibabel").orientations.apply_orientation(values, _turn(stored.affine)).transpose(2, 1, 0)
+    bad = 0 if values.dtype.kind in "iub" else values.size - int(np.count_nonzero(np.isfinite(values)))
     if bad:
         raise DataError(f"{path}: {bad} of {values.size} voxels are not finite numbers; export it again")
-    forms = read_forms(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
-    return Volume(values, image.GetSpacing(), image.GetOrigin(), image.GetDirection(), orientation, forms)
+    return Volume(turned, stored)
 
 
 def read_volume_shape(path: Path) -> tuple[int, int, int]:
@@ -85,46 +112,13 @@ def read_volume_shape(path: Path) -> tuple[int, int, int]:
 
     Raises:
         DataError: If the header cannot be read.
-        UserError: If SimpleITK is not installed.
+        UserError: If the library that reads it is not installed.
     """
-    sitk = _simpleitk()
     _check_name(path)
     with _explained(path):
-        if path.is_dir():
-            names = _series_files(path, sitk)
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(names[0])
-            reader.SetImageIO("GDCMImageIO")
-            reader.ReadImageInformation()
-            size = (*reader.GetSize()[:2], len(names))
-        else:
-            reader = _open_file(path, sitk)
-            size = reader.GetSize()[:3]
-        letters = _orientation(reader.GetDirection(), sitk)
-    by_axis = {"LR": 2, "PA": 1, "SI": 0}
-    shape = [0, 0, 0]
-    for letter, length in zip(letters, size, strict=True):
-        shape[next(axis for pair, axis in by_axis.items() if letter in pair)] = length
-    return shape[0], shape[1], shape[2]
-
-
-def read_radiograph_values(path: Path) -> NDArray[Any]:
-    """Read a radiograph in DICOM; see `read_radiograph`.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Shape ``(H, W)``.
-
-    Raises:
-        DataError: If it cannot be read.
-        UserError: If SimpleITK is not installed.
-    """
-    sitk = _simpleitk()
-    _check_name(path)
-    with _explained(path):
-        return read_radiograph(path, sitk)
+        stored = _open(path)
+        columns, rows, slices = (stored.shape[int(axis)] for axis in np.argsort(_turn(stored.affine)[:, 0]))
+    return slices, rows, columns
 
 
 def write_volume(path: Path, values: NDArray[Any], like: Volume) -> None:
@@ -135,15 +129,27 @@ def write_volume(path: Path, values: NDArray[Any], like: Volume) -> None:
         values: Shape ``(D, H, W)``, as `read_volume` turns it.
         like: The volume whose grid it has.
     """
-    sitk = _simpleitk()
-    image = to_file_order(values, like)
+    nibabel = require("nibabel")
+    stored = like.stored
+    affine = stored.affine if stored is not None else _TO_RAS
+    header = stored.header if stored is not None else None
+    if header is None:
+        image = nibabel.Nifti1Image(to_file_order(values, like), affine)
+        image.set_sform(affine, 1)
+        image.set_qform(affine, 1)
+        if not np.allclose(image.get_qform(), affine, atol=_GRID_TOLERANCE):  # it cannot say a shear
+            image.header["qform_code"] = 0
+        image.header.set_xyzt_units("mm")
+    else:
+        image = nibabel.Nifti1Image(to_file_order(values, like), header.get_best_affine())
+        for field in _NIFTI_PLACE:
+            image.header[field] = header[field]
+        image.header["pixdim"][:4] = header["pixdim"][:4]
     with written_in_place(path, suffix=".nii.gz") as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
-        if like.forms is not None:
-            put_forms(temporary, like.forms)
+        nibabel.save(image, temporary)
 
 
-def to_file_order(values: NDArray[Any], like: Volume) -> Any:
+def to_file_order(values: NDArray[Any], like: Volume) -> NDArray[Any]:
     """Turn values back to the order of columns, rows and slices that the volume has in its file.
 
     Args:
@@ -151,30 +157,16 @@ def to_file_order(values: NDArray[Any], like: Volume) -> Any:
         like: The volume whose grid it has.
 
     Returns:
-        An image of SimpleITK with that volume's spacing, origin and direction in its file.
+        Shape ``(columns, rows, slices)``.
     """
-    sitk = _simpleitk()
-    image = sitk.GetImageFromArray(values)
-    image.SetSpacing(like.spacing_mm)
-    image.SetOrigin(like.origin_mm)
-    image.SetDirection(like.direction)
-    return sitk.DICOMOrient(image, like.orientation)
-
-
-def series_files(path: Path) -> list[Path]:
-    """List the files of a DICOM series in the order of its slices.
-
-    Args:
-        path: Folder with one series.
-
-    Returns:
-        The files.
-
-    Raises:
-        DataError: If it holds none, or several series.
-        UserError: If SimpleITK is not installed.
-    """
-    return [Path(name) for name in _series_files(path, _simpleitk())]
+    swapped = values.transpose(2, 1, 0)
+    if like.stored is None:
+        return swapped
+    orientations = require("nibabel").orientations
+    there = orientations.axcodes2ornt(tuple(_ORIENTATION))
+    back = orientations.ornt_transform(there, orientations.io_orientation(like.stored.affine))
+    turned: NDArray[Any] = orientations.apply_orientation(swapped, back)
+    return turned
 
 
 def check_same_grid(path: Path, mask: Volume, image: Volume) -> None:
@@ -201,18 +193,30 @@ def check_same_grid(path: Path, mask: Volume, image: Volume) -> None:
             )
 
 
-def is_dicom(path: Path) -> bool:
-    """Tell whether a file is one of a DICOM series, by its name or by how it begins.
+def _open(path: Path) -> StoredVolume:
+    """Open a volume and see that it lies somewhere.
 
-    Args:
-        path: The file.
+    Raises:
+        DataError: If its affine is not finite, or flat.
     """
-    if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
-        return False
-    if path.suffix.lower() in {".dcm", ".ima"}:
-        return True
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    if path.is_dir() or (volume_suffix(path) is None and is_dicom(path)):
+        series = find_series(path)
+        stored = StoredVolume(series.shape, _TO_RAS @ series.affine, series.read)
+    else:
+        stored = open_volume_file(path)
+    axes = stored.affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(stored.affine).all() or lengths.min() <= 0 or abs(np.linalg.det(axes / lengths)) < 1e-2:
+        raise DataError(f"{path}: its affine is not finite or not invertible; correct its header")
+    return stored
+
+
+def _turn(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return nibabel's description of how the axes of a file are turned to ours."""
+    orientations = require("nibabel").orientations
+    there = orientations.axcodes2ornt(tuple(_ORIENTATION))
+    turn: NDArray[np.float64] = orientations.ornt_transform(orientations.io_orientation(affine), there)
+    return turn
 
 
 def _check_name(path: Path) -> None:
@@ -222,72 +226,8 @@ def _check_name(path: Path) -> None:
         raise DataError(f"{path}: its name is not in UTF-8; rename it") from error
 
 
-def _simpleitk() -> Any:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise UserError(
-            "volumes are read by SimpleITK, which is missing; `pip install 'flexunet-pl[volumes]'`"
-        ) from error
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003 - it takes no name
-    return SimpleITK
-
-
 def _explained(path: Path) -> AbstractContextManager[None]:
-    kinds = (RuntimeError, OSError, EOFError, ValueError, zlib.error, struct.error)
-    return explained(path, kinds, "damaged or no volume", _reason)
-
-
-def _orientation(direction: tuple[float, ...], sitk: Any) -> str:
-    side = math.isqrt(len(direction))  # 4 where a fourth dimension of length 1 is declared
-    cosines = np.reshape(direction, (side, side))[:3, :3]
-    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(cosines.flatten().tolist()))
-
-
-def _open_file(path: Path, sitk: Any) -> Any:
-    name = path.name.lower()
-    kind = next((suffix for suffix in reversed(VOLUME_SUFFIXES) if name.endswith(suffix)), None)
-    if kind is None:
-        raise DataError(f"{path}: is no volume; expected one of {', '.join(VOLUME_SUFFIXES)}")
-    check_stored(path, kind)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO({".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}.get(kind, "NiftiImageIO"))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        if "orthonormal" in str(error):
-            raise DataError(
-                f"{path}: its affine is sheared: rows, columns and slices are not at right angles; resample it to a "
-                "straight grid first"
-            ) from error
-        raise
-    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
-    if len(size) < 3 or any(n > 1 for n in size[3:]) or channels != 1:
-        raise DataError(
-            f"{path}: has {'x'.join(map(str, size))} voxels with {channels} values each; save the one volume that you "
-            "want, with three dimensions and one value"
-        )
-    return reader
-
-
-def _read_file(path: Path, sitk: Any) -> Any:
-    image = _open_file(path, sitk).Execute()
-    further = image.GetDimension() - 3
-    return image[(*(slice(None),) * 3, *(0,) * further)] if further else image
-
-
-def _series_files(path: Path, sitk: Any) -> list[str]:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-    if len(series) != 1:
-        raise DataError(f"{path}: holds {len(series)} DICOM series; give a folder with one")
-    names = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0]))
-    known = {Path(name).name for name in names}
-    beside = [file for file in sorted(path.iterdir()) if file.name not in known and is_dicom(file)]
-    lost = [file for file in beside if without_pixels(file) is None]
-    if lost:  # GDCM passes over what it cannot read
-        raise DataError(f"{lost[0]}: is damaged, so the series is not complete; export it again")
-    return names
+    return explained(path, (Exception,), "damaged or no volume", _reason)  # every library has kinds of its own
 
 
 def _reason(error: BaseException) -> str:

@@ -12,13 +12,14 @@ from flexunet_pl.checkpoint import VERSION_KEY, read_checkpoint
 from flexunet_pl.common.class_paths import find_stranger, is_plain
 from flexunet_pl.common.class_positions import POSITIONS
 from flexunet_pl.common.errors import ModelFileError, UserError
+from flexunet_pl.io.dataset_facts import DatasetFacts
 from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.weight_mismatch import explain_mismatch
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
 
 # what a checkpoint's settings are used for; the rest belongs to the training
-PREDICTION_SETTINGS = ("network", "rgb_map", "image_size", "in_channels", "image_window", "volume_window")
+PREDICTION_SETTINGS = ("network", "rgb_map", "image_size", "in_channels", "image_window", *DatasetFacts().plain())
 _PREFIX = "network."  # of the network's weights in a checkpoint
 
 
@@ -32,7 +33,7 @@ class SavedModel:
         image_size: Height and width of the network's images.
         in_channels: 3 for R, G, B or 1 for grey.
         image_window: Lowest and highest value of 16-bit and float images, if they were scaled.
-        volume_window: Lowest and highest value of the volumes whose slices were trained on, if they are known.
+        facts: How the slices of volumes that were trained on became pictures, if it is known.
         network: Class path and arguments of the network, if they are known.
         weights: Of the network, by name.
         training: Names of what else was set in the training, with the settings; for comparison, never to be built.
@@ -45,7 +46,7 @@ class SavedModel:
     image_size: tuple[int, int]
     in_channels: int
     image_window: tuple[float, float] | None
-    volume_window: tuple[float, float] | None
+    facts: DatasetFacts
     network: Mapping[str, Any] | None
     weights: Mapping[str, Any]
     training: Mapping[str, Any]
@@ -137,7 +138,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
     try:
         rgb_map = RgbMap.parse(saved["rgb_map"])
         Window.parse(window, "image_window")
-        of_volumes = Window.parse(saved.get("volume_window"), "volume_window")
+        facts = DatasetFacts.parse(saved)
     except UserError as error:
         raise ModelFileError(f"{path}: {error}") from error
     return SavedModel(
@@ -146,7 +147,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
         image_size=(size[0], size[1]),
         in_channels=int(channels),
         image_window=(window[0], window[1]) if window is not None else None,
-        volume_window=(of_volumes.low, of_volumes.high) if of_volumes is not None else None,
+        facts=facts,
         network=network,
         weights=network_weights(checkpoint["state_dict"]),
         training=training,

@@ -9,10 +9,17 @@ from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.io.volumes import Volume, series_files, to_file_order
+from flexunet_pl.io.dicom_series import find_series
+from flexunet_pl.io.volumes import Volume, to_file_order
 from flexunet_pl.rgb_map import RgbMap
 
 _PACKAGE = "flexunet-pl"
+# elements that the standard lets be empty but not be missing, and that anonymizers remove
+_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+_LONGEST_LABEL = 64  # letters
 
 
 def require_highdicom() -> None:
@@ -56,19 +63,25 @@ def write_dicom_seg(path: Path, labels: NDArray[np.uint8], series: Path, like: V
 def _make_segmentation(labels: NDArray[np.uint8], series: Path, like: Volume, rgb_map: RgbMap) -> Any:
     import highdicom
     import pydicom
-    import SimpleITK
     from highdicom.color import CIELabColor
     from pydicom.sr.codedict import codes
 
-    sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series_files(series)]
-    values = SimpleITK.GetArrayFromImage(to_file_order(labels, like))
+    found = find_series(series)
+    sources = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in found.files]
+    for source in sources:
+        for keyword in _EMPTY:
+            if keyword not in source:
+                setattr(source, keyword, "")
+    # frames of one file stay in its order
+    order = np.argsort([here.frame for here in found.slices], kind="stable")
+    values = to_file_order(labels, like).transpose(2, 1, 0)[order]
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="flexunet_pl", version=version(_PACKAGE), family=codes.DCM.ArtificialIntelligence
     )
     segments = [
         highdicom.seg.SegmentDescription(
             segment_number=number,
-            segment_label=name,
+            segment_label=name[:_LONGEST_LABEL],
             segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
             segmented_property_type=codes.SCT.MorphologicallyAbnormalStructure,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -91,4 +104,5 @@ def _make_segmentation(labels: NDArray[np.uint8], series: Path, like: Volume, rg
         software_versions=version(_PACKAGE),
         device_serial_number="0",
         series_description="flexunet_pl segmentation",
+        specific_character_set="ISO_IR 192",  # UTF-8: classes are named in any script
     )

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from flexunet_pl.common.console import say
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.arrays import write_array
-from flexunet_pl.io.cases import Case, SliceReader, join_slices, read_case
+from flexunet_pl.io.cases import Case
 from flexunet_pl.io.images import write_image
 from flexunet_pl.io.masks import write_mask
 from flexunet_pl.io.overlays import add_legend, draw_overlay
+from flexunet_pl.io.volume_slices import SliceReader, join_slices, read_case
 from flexunet_pl.io.volumes import Volume, write_volume
 from flexunet_pl.models.inference import Answer
 from flexunet_pl.prediction.dicom_seg import write_dicom_seg
@@ -84,7 +85,7 @@ class VolumeResult:
     def finish(self) -> None:
         """Write all but the probabilities, which are written slice by slice."""
         volume = read_case(self.case, self.source.rules)
-        if volume.forms is not None:
+        if volume.forms_disagree:
             say(f"note: {self.case.path}: sform and qform disagree; the label has both as they are")
         labels = join_slices(self.masks, self.source.rules)
         target = result_path(self.folder, self.case)
@@ -94,7 +95,7 @@ class VolumeResult:
             values = join_slices(self.uncertainty, self.source.rules).astype(np.float32)
             suffix = ".npy" if self.case.is_array else ".nii.gz"
             self._write_values(target.with_name(f"{Path(self.case.name).name}.uncertainty{suffix}"), values, volume)
-        if self.output.dicom_seg and self.case.path.is_dir():
+        if self.output.dicom_seg and self.case.is_dicom:
             path = target.with_name(f"{Path(self.case.name).name}.seg.dcm")
             write_dicom_seg(path, labels, self.case.path, volume, self.rgb_map)
         self._write_pictures()

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import DataError, UserError
-from flexunet_pl.io.cases import Case, SliceRules, count_slices, list_cases, passed_over
+from flexunet_pl.io.cases import Case, list_cases, passed_over
+from flexunet_pl.io.volume_slices import SliceRules, count_slices
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.prediction.dicom_seg import require_highdicom
 from flexunet_pl.prediction.resume import PredictionRecord

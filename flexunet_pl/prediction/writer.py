@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from flexunet_pl.common.console import say
 from flexunet_pl.common.distributed import gather
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.io.cases import Case, SliceReader
+from flexunet_pl.io.cases import Case
+from flexunet_pl.io.volume_slices import SliceReader
 from flexunet_pl.models.inference import Answer
 from flexunet_pl.prediction.outputs import VolumeResult, write_image_result
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan

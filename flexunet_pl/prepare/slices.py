@@ -12,6 +12,7 @@ from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.images import read_image, write_image
 from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
+from flexunet_pl.io.volume_slices import percentile_window
 from flexunet_pl.io.volumes import Volume, check_same_grid, read_volume
 from flexunet_pl.prepare.raw_files import RawFiles
 from flexunet_pl.prepare.recipe import Case, Recipe
@@ -100,9 +101,4 @@ def _class_indices(mask: Path, values: NDArray[np.number], labels: dict[int, int
 
 
 def _window(image: Path, volume: Volume, recipe: Recipe) -> Window:
-    if recipe.window is not None:
-        return recipe.window
-    low, high = np.percentile(volume.values, recipe.percentiles or (0.0, 100.0))
-    if not low < high:
-        raise DataError(f"{image}: all its voxels are {low:g}; export it again or remove it")
-    return Window(float(low), float(high))
+    return recipe.window or percentile_window(str(image), volume.values, recipe.percentiles or (0.0, 100.0))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from flexunet_pl.cli.main import VERBS, main
 from flexunet_pl.common.errors import RunInterrupted
-from flexunet_pl.io.dataset_facts import write_facts
+from flexunet_pl.io.dataset_facts import DatasetFacts, write_facts
 from flexunet_pl.io.images import read_image, write_image
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
@@ -681,7 +681,7 @@ def test_test_and_score_agree_on_the_same_files_at_their_own_size(workspace, fle
 
 def test_volumes_are_cut_with_the_window_of_those_that_were_trained_on(workspace, flexunet, phantoms):
     shutil.copytree(phantoms, workspace / "d")
-    write_facts(workspace / "d", Window(-160, 240))
+    write_facts(workspace / "d", DatasetFacts(Window(-160, 240)))
     flexunet("fit", "-c", "c.yaml", "--data.root", "d")
     values = np.random.default_rng(0).integers(-500, 500, (2, 20, 28)).astype(np.int16)
     (workspace / "in").mkdir()
@@ -689,7 +689,7 @@ def test_volumes_are_cut_with_the_window_of_those_that_were_trained_on(workspace
     command = ["predict", "--ckpt_path", "runs/flexunet/version_0/checkpoints/best.ckpt", "--data.predict_dir", "in",
                "--data.num_workers", 0, "--prediction.probabilities", "true", "--prediction.output_dir"]  # fmt: skip
     said = flexunet(*command, "out")
-    assert "data.volume.window is [-160.0, 240.0], that of the volumes which were trained on" in said
+    assert "data.volume.window is [-160.0, 240.0], as of the volumes which were trained on" in said
     flexunet(*command, "given", "--data.volume.window", "[-160, 240]")
     flexunet(*command, "other", "--data.volume.window", "[0, 500]")
     found, given, other = (

@@ -1,15 +1,27 @@
 """DICOM series: values of each slice's own rescaling, one grid or none, and what lies beside the slices."""
 
+import shutil
+
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 from flexunet_pl.common.errors import DataError
-from flexunet_pl.io.cases import SliceReader, SliceRules, list_cases, passed_over
-from flexunet_pl.io.dicom_series import without_pixels
+from flexunet_pl.io.cases import list_cases, passed_over
 from flexunet_pl.io.images import ImageReader
+from flexunet_pl.io.volume_slices import SliceReader, SliceRules
 from flexunet_pl.io.volumes import read_volume
 from flexunet_runtime.window import Window
 
@@ -86,16 +98,14 @@ def test_slices_that_lie_on_no_grid_are_refused_by_the_true_reason(tmp_path, opt
 @pytest.mark.parametrize(
     ("sop_class", "kind"),
     [
-        ("1.2.840.10008.5.1.4.1.1.481.3", "RT structure set"),
-        ("1.2.840.10008.5.1.4.1.1.88.11", "structured report"),
-        ("1.2.840.10008.5.1.4.1.1.11.1", "presentation state"),
+        ("1.2.840.10008.5.1.4.1.1.481.3", "RT Structure Set"),
+        ("1.2.840.10008.5.1.4.1.1.88.11", "Basic Text SR"),
+        ("1.2.840.10008.5.1.4.1.1.11.1", "Grayscale Softcopy Presentation State"),
     ],
 )
 def test_objects_without_pixels_are_passed_over_and_counted(tmp_path, sop_class, kind):
     write_series(tmp_path / "s")
     write_object(tmp_path / "s" / "other.dcm", sop_class, Modality="OT")
-    assert without_pixels(tmp_path / "s" / "other.dcm") == kind
-    assert without_pixels(tmp_path / "s" / "0.dcm") is None
     assert read_volume(tmp_path / "s").values.shape == SHAPE
     assert [case.name for case in list_cases(tmp_path)] == ["s"]
     assert passed_over(tmp_path) == {kind: 1}
@@ -103,9 +113,107 @@ def test_objects_without_pixels_are_passed_over_and_counted(tmp_path, sop_class,
 
 def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
     write_series(tmp_path / "s")
-    for name in ("a.mhd", "b.mhd", "notes", ".hidden"):
+    for name in ("a.nhdr", "b.nhdr", "notes", ".hidden", "c.img", "d.img", "d.hdr"):
         (tmp_path / name).write_bytes(b"x")
-    assert passed_over(tmp_path) == {".mhd": 2, "without suffix": 1}
+    assert passed_over(tmp_path) == {".nhdr": 2, "without suffix": 1, ".img": 1}  # d.img belongs to its header
+
+
+def enhanced(positions, slopes, pixels, **elements):
+    """Elements of an enhanced CT: one file, each frame with a place and a rescaling of its own."""
+    groups = []
+    for position, slope in zip(positions, slopes, strict=True):
+        place, values, group = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = [0, 0, position]
+        values.RescaleSlope, values.RescaleIntercept = slope, -1000
+        group.PlanePositionSequence, group.PixelValueTransformationSequence = [place], [values]
+        groups.append(group)
+    measures, turn, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [0.8, 0.7], 2.5
+    turn.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turn]
+    return {
+        "SeriesInstanceUID": "1.2.3.4", "Modality": "CT", "Rows": SHAPE[1], "Columns": SHAPE[2], "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15,
+        "PixelRepresentation": 0, "NumberOfFrames": len(groups), "PixelData": np.asarray(pixels).tobytes(),
+        "SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": groups,
+    } | elements  # fmt: skip
+
+
+def test_frames_of_an_enhanced_ct_are_put_in_order_each_with_its_own_rescaling(tmp_path):
+    order, slopes = [2, 0, 3, 1], [1, 0.5, 2, 3]
+    elements = enhanced([2.5 * k for k in order], slopes, STORED[order])
+    write_object(tmp_path / "e" / "a.dcm", EnhancedCTImageStorage, **elements)
+    for source in (tmp_path / "e", tmp_path / "e" / "a.dcm"):
+        volume = read_volume(source)
+        for k, slope in zip(order, slopes, strict=True):
+            np.testing.assert_allclose(volume.values[k], STORED[k] * slope - 1000.0, rtol=1e-6)
+        assert volume.spacing_mm == pytest.approx((0.7, 0.8, 2.5))
+    assert [case.name for case in list_cases(tmp_path)] == ["e"]
+    assert [case.is_volume for case in list_cases(tmp_path / "e" / "a.dcm")] == [True]
+
+
+def test_two_phases_in_one_enhanced_file_and_frames_without_a_place_are_named(tmp_path):
+    twice = enhanced([0, 2.5, 0, 2.5], (1,) * 4, STORED)
+    write_object(tmp_path / "two" / "a.dcm", EnhancedCTImageStorage, **twice)
+    with pytest.raises(DataError, match="at one place: copies, or two phases"):
+        read_volume(tmp_path / "two")
+    film = {key: value for key, value in twice.items() if "FunctionalGroups" not in key}
+    write_object(tmp_path / "film" / "a.dcm", "1.2.840.10008.5.1.4.1.1.3.1", **film)
+    with pytest.raises(DataError, match="holds 4 frames that do not say where they lie"):
+        read_volume(tmp_path / "film")
+
+
+def test_localizers_captures_and_segmentations_are_passed_over_two_scans_are_named(tmp_path):
+    write_series(tmp_path / "s")
+    kinds = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    scout = {"ImageType": kinds, "SeriesInstanceUID": "1.9", "ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}
+    write_series(tmp_path / "scout", change=dict.fromkeys(range(4), scout))
+    (tmp_path / "scout" / "0.dcm").rename(tmp_path / "s" / "scout.dcm")
+    write_object(tmp_path / "s" / "screen.dcm", "1.2.840.10008.5.1.4.1.1.7", Rows=9, Columns=9, Modality="CT")
+    write_object(tmp_path / "s" / "seg.dcm", "1.2.840.10008.5.1.4.1.1.66.4", Rows=9, Columns=9)
+    assert np.array_equal(read_volume(tmp_path / "s").values, STORED.astype(int) - 500)
+    shutil.rmtree(tmp_path / "scout")
+    assert passed_over(tmp_path) == {"localizer": 1, "Secondary Capture Image": 1, "Segmentation": 1}
+    two = {k: {"SeriesInstanceUID": "1.8", "SeriesNumber": 7, "SeriesDescription": "thin"} for k in range(4)}
+    write_series(tmp_path / "t", change=two)
+    (tmp_path / "t" / "0.dcm").rename(tmp_path / "s" / "other.dcm")
+    with pytest.raises(DataError, match=r"holds 2 DICOM series \(7: thin\), .*; give a folder with one"):
+        read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1], ids=lambda uid: uid.keyword
+)
+def test_compressed_slices_are_the_values_that_were_compressed(tmp_path, syntax):
+    write_series(tmp_path / "s")
+    for path in (tmp_path / "s").iterdir():
+        compress(path, syntax)
+    assert np.array_equal(read_volume(tmp_path / "s").values, STORED.astype(int) - 500)
+
+
+def compress(path, syntax):
+    import gdcm
+
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+
+def test_a_deflated_file_is_refused_by_name_unread(tmp_path):
+    write_series(tmp_path / "s")
+    path = tmp_path / "s" / "1.dcm"
+    item = pydicom.dcmread(path)
+    item.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    item.save_as(path, enforce_file_format=True)
+    with pytest.raises(DataError, match=r"1\.dcm: is deflated, which is not read"):
+        read_volume(tmp_path / "s")
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1, -500), (2, 10), (0.5, 0)])

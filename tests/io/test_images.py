@@ -143,7 +143,7 @@ def test_several_frames_are_refused(tmp_path):
 
 def test_other_formats_are_never_decoded(tmp_path):
     path = saved(tmp_path / "a.png", noise((5, 7, 3)), format="GIF")
-    with pytest.raises(DataError, match="is no PNG, JPEG, TIFF or BMP image"):
+    with pytest.raises(DataError, match="is no PNG, JPEG, TIFF, BMP or DICOM image"):
         read_image(path)
 
 

@@ -126,8 +126,10 @@ def test_a_series_in_time_and_colours_are_refused(tmp_path):
     image, _ = make_image()
     with pytest.raises(DataError, match=r"7x6x5x2 voxels.*three dimensions"):
         read_volume(write(SimpleITK.JoinSeries([image, image]), tmp_path / "a.nii"))
-    with pytest.raises(DataError, match="3 values each"):
+    with pytest.raises(DataError, match="7x6x5x1x3 voxels"):
         read_volume(write(SimpleITK.Compose([image, image, image]), tmp_path / "b.nii"))
+    with pytest.raises(DataError, match="3 values each"):
+        read_volume(write(SimpleITK.Compose([image, image, image]), tmp_path / "b.mha"))
 
 
 @pytest.mark.parametrize(

@@ -270,18 +270,31 @@ def test_files_beside_a_series_and_series_without_suffixes_are_predicted_too(wor
     assert "name the folder" in predict(source="in/s/1.2.840.0", out="one", status=2)
 
 
-def test_an_anonymous_series_costs_its_dicom_seg_alone(workspace, predict, phantoms):
+def test_a_series_without_the_patients_data_has_a_dicom_seg_too(workspace, predict):
     write_series(workspace / "in" / "s", volume())
-    for path in (workspace / "in" / "s").iterdir():
-        header = pydicom.dcmread(path)
-        for name in ("PatientID", "PatientName", "PatientBirthDate"):
-            if name in header:
-                delattr(header, name)
-        header.save_as(path)
+    strip(workspace / "in" / "s", "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyID")
+    predict("--prediction.dicom_seg", "true")
+    written = pydicom.dcmread(workspace / "out" / "s.seg.dcm")
+    assert written.PatientID == ""
+    assert written.SegmentSequence
+
+
+def test_a_series_of_which_no_dicom_seg_can_be_made_costs_that_alone(workspace, predict, phantoms):
+    write_series(workspace / "in" / "s", volume())
+    strip(workspace / "in" / "s", "StudyInstanceUID")
     shutil.copy(next((phantoms / "test" / "images").iterdir()), workspace / "in" / "z.png")
     assert "no DICOM SEG can be made of it" in predict("--prediction.dicom_seg", "true", status=1)
     assert (workspace / "out" / "s.nii.gz").is_file()
     assert (workspace / "out" / "z.png").is_file()
+
+
+def strip(folder, *names):
+    for path in folder.iterdir():
+        header = pydicom.dcmread(path)
+        for name in names:
+            if name in header:
+                delattr(header, name)
+        header.save_as(path)
 
 
 def test_names_that_collide_and_names_that_are_long(workspace, predict):

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from flexunet_runtime.dicom import is_dicom, read_picture
 from flexunet_runtime.errors import DataError, NoImageError, TooLargeError
-from flexunet_runtime.window import Window
+from flexunet_runtime.window import Window, stretch
 
 MAX_PIXELS = 50_000_000  # checked before decoding: a small file can declare billions of pixels
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+DICOM_SUFFIXES = frozenset({".dcm", ".ima"})
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix says; other decoders are never started
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB"})
@@ -29,13 +31,15 @@ _WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 def read_image(path: str | Path, channels: int = 3, window: Window | None = None) -> NDArray[np.uint8]:
     """Read an image by the decode policy.
 
-    PNG, JPEG, TIFF and BMP of at most 50 megapixels are read, whole files only. EXIF orientation is applied. Alpha is
-    dropped where it is opaque everywhere and refused elsewhere; CMYK and files of several frames are refused.
+    PNG, JPEG, TIFF, BMP and DICOM of at most 50 megapixels are read, whole files only. EXIF orientation is applied.
+    Alpha is dropped where it is opaque everywhere and refused elsewhere; CMYK and files of several frames are refused.
+    Of DICOM the values are those after its rescaling, such as HU; a radiograph is read as it is looked at.
 
     Args:
         path: The file.
         channels: 3 for R, G, B or 1 for grey.
-        window: Lowest and highest value for 16-bit and float images, mapped linearly to 0 and 255.
+        window: Lowest and highest value for 16-bit and float images, mapped linearly to 0 and 255; of DICOM without
+            one the picture's own.
 
     Returns:
         The image, shape ``(H, W, channels)``, uint8.
@@ -44,6 +48,11 @@ def read_image(path: str | Path, channels: int = 3, window: Window | None = None
         DataError: If the file is missing, damaged or of a kind that the policy refuses; the message begins with the
             path and ends with the remedy.
     """
+    source = Path(path)
+    with _opened(source) as file:
+        dicom = is_dicom(file.read(132))
+    if dicom:
+        return _of_dicom(source, str(path), channels, window, MAX_PIXELS)
     with open_image(path) as image:
         return _to_array(image, str(path), channels, window)
 
@@ -65,6 +74,8 @@ def decode_image(
     Raises:
         DataError: See `read_image`; `TooLargeError` and `NoImageError` are kinds of it.
     """
+    if is_dicom(content):
+        return _of_dicom(content, "image", channels, window, max_pixels)
     with _decoded(io.BytesIO(content), "image", max_pixels=max_pixels) as image:
         return _to_array(image, "image", channels, window)
 
@@ -150,7 +161,7 @@ def _decoded(file: IO[bytes], name: str, *, decode: bool = True, max_pixels: int
                 f"{name}: is a TIFF of {bands[0]} bands of {bands[1]} bits, which is not read; save one or three bands "
                 "of 8 bits, or one of 16"
             ) from error
-        what = "is no PNG, JPEG, TIFF or BMP image" if file.seek(0, io.SEEK_END) else "is empty"
+        what = "is no PNG, JPEG, TIFF, BMP or DICOM image" if file.seek(0, io.SEEK_END) else "is empty"
         raise NoImageError(f"{name}: {what}; export it again or remove it") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -183,6 +194,12 @@ def _check_end(file: IO[bytes], image: Image.Image, name: str) -> None:
         file.seek(0)
         if b"IEND\xaeB`\x82" not in file.read():
             raise DataError(f"{name}: damaged or truncated (no end mark); export it again or remove it")
+
+
+def _of_dicom(
+    source: Path | bytes, name: str, channels: int, window: Window | None, max_pixels: int
+) -> NDArray[np.uint8]:
+    return np.repeat(stretch(read_picture(source, name, max_pixels), window)[..., None], channels, axis=2)
 
 
 def _to_array(image: Image.Image, name: str, channels: int, window: Window | None) -> NDArray[np.uint8]:

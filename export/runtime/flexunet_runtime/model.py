@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flexunet_runtime.engines import start_engine
 from flexunet_runtime.errors import DataError, ModelFileError, UserError
-from flexunet_runtime.images import SUFFIXES, read_image
+from flexunet_runtime.images import DICOM_SUFFIXES, SUFFIXES, read_image
 from flexunet_runtime.masks import write_mask
 from flexunet_runtime.onnx_guard import check_one_piece
 from flexunet_runtime.tiles import Tiling
@@ -30,6 +30,7 @@ class Model:
         names: Of the classes, the background first; a mask holds their numbers.
         colors: Of the classes, R, G, B.
         image_size: Height and width of the network's images; also of a tile.
+        window: Values that become black and white in images of more than 8 bits and in DICOM.
         metadata: All that the file says of itself.
 
     Raises:
@@ -51,7 +52,8 @@ class Model:
             self.colors = tuple((int(r), int(g), int(b)) for r, g, b in self.metadata["rgb_map"].values())
             height, width = map(int, self.metadata["image_size"])
             fixed = self.metadata.get("fixed_size")
-            self.window = Window.parse(self.metadata.get("image_window"))
+            of_volumes = Window.parse(self.metadata.get("volume_window"))  # which `flexunet predict` prefers too
+            self.window = of_volumes or Window.parse(self.metadata.get("image_window"))
             self.fixed_size = (int(fixed[0]), int(fixed[1])) if fixed else None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelFileError(f"{self.path}: was not exported by flexunet: it does not name its classes") from error
@@ -121,7 +123,7 @@ class Model:
         source, target = Path(images), Path(out)
         target.mkdir(parents=True, exist_ok=True)
         for path in [source] if source.is_file() else sorted(source.iterdir()):
-            if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            if path.suffix.lower() not in SUFFIXES | DICOM_SUFFIXES or path.name.startswith("."):
                 continue
             try:
                 image = self.read(path)

@@ -24,7 +24,8 @@ from flexunet_runtime.masks import draw_overlay, encode_image, encode_mask
 from flexunet_runtime.model import Model
 
 _CODERS = 2  # threads that decode and encode, beside the one that predicts
-_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})  # the last is curl's default
+# the last is curl's default
+_TYPES = frozenset({"", "application/octet-stream", "application/dicom", "application/x-www-form-urlencoded"})
 
 
 class Service:

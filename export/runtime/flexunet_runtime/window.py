@@ -74,3 +74,43 @@ class Window:
         """
         scale = 255 / (self.high - self.low)
         return np.rint((values.astype(np.float64).clip(self.low, self.high) - self.low) * scale).astype(np.uint8)
+
+
+def parse_percentiles(value: Sequence[Any] | None, key: str = "percentiles") -> tuple[float, float] | None:
+    """Read percentiles of a volume's values that become black and white.
+
+    Args:
+        value: Two numbers of 0 to 100, or None.
+        key: What the value is called there, for the message.
+
+    Returns:
+        Both, or None for None.
+
+    Raises:
+        UserError: If the value is something else.
+
+    >>> parse_percentiles([0.5, 99.5])
+    (0.5, 99.5)
+    """
+    window = Window.parse(value, key)
+    if window is None:
+        return None
+    if not 0 <= window.low < window.high <= 100:
+        raise UserError(f"{key} is {list(value or ())!r}; expected two of 0 to 100")
+    return window.low, window.high
+
+
+def stretch(values: NDArray[Any], window: Window | None) -> NDArray[np.uint8]:
+    """Make a picture of values that have no black and white of their own.
+
+    Args:
+        values: Finite numbers of any shape.
+        window: What becomes black and white; by default the lowest and the highest value that there is.
+
+    Returns:
+        The same shape, uint8; all 0 where all values are one.
+    """
+    low, high = float(values.min()), float(values.max())
+    if window is None and low == high:
+        return np.zeros(values.shape, np.uint8)
+    return (window or Window(low, high)).apply(values)

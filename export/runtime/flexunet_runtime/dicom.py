@@ -1,0 +1,199 @@
+"""DICOM objects: their pixels as the standard means them, stored value times slope plus intercept."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexunet_runtime.errors import DataError, TooLargeError, UserError
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# SOP classes of computed and digital radiography, mammography included
+_RADIOGRAPHS = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1")
+)
+_RADIOGRAPHY = frozenset({"CR", "DX", "MG", "IO", "RG"})  # modalities
+
+
+def is_dicom(head: bytes) -> bool:
+    """Tell by how it begins whether a file is a DICOM object.
+
+    Args:
+        head: Its first 132 bytes, or more.
+    """
+    return head[128:132] == b"DICM"
+
+
+def read_object(source: Path | bytes, name: str, *, pixels: bool, tags: Sequence[str] | None = None) -> Any:
+    """Read a DICOM object.
+
+    Args:
+        source: The file, or what it holds.
+        name: What it is called in messages.
+        pixels: Whether its pixels are wanted too.
+        tags: Elements that are wanted; by default all.
+
+    Returns:
+        A pydicom ``Dataset``.
+
+    Raises:
+        DataError: If it is damaged or deflated.
+        UserError: If pydicom is not installed.
+    """
+    pydicom = _pydicom()
+    file = source if isinstance(source, Path) else io.BytesIO(source)
+    wanted = list(tags) if tags is not None else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns of values that the standard does not allow
+            _refuse_deflated(source, name)
+            return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: no such file") from error
+    except Exception as error:  # pydicom raises whatever its values do
+        raise DataError(f"{name}: is damaged ({_reason(error)}); export it again or remove it") from error
+
+
+def _refuse_deflated(source: Path | bytes, name: str) -> None:
+    """Refuse an object that pydicom would unpack as a whole: a small file can unpack to any size.
+
+    Raises:
+        DataError: If it is one.
+    """
+    from pydicom.filereader import read_file_meta_info
+
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            head = file.read(132)
+    else:
+        head = source[:132]
+    if not is_dicom(head):
+        return
+    meta = read_file_meta_info(source if isinstance(source, Path) else io.BytesIO(source))
+    if meta.get("TransferSyntaxUID") == _DEFLATED:
+        raise DataError(f"{name}: is deflated, which is not read; save it without that")
+
+
+def read_frames(item: Any, name: str) -> NDArray[Any]:
+    """Decode the pixels of a DICOM object as they are stored, by whatever transfer syntax.
+
+    Args:
+        item: As `read_object` gives it, with its pixels.
+        name: What it is called in messages.
+
+    Returns:
+        Shape ``(frames, H, W)``, whole numbers.
+
+    Raises:
+        DataError: If they are damaged, in colours, or compressed in a way that nothing installed decodes.
+        MemoryError: If there is not enough for them.
+    """
+    samples = int(item.get("SamplesPerPixel", 1) or 1)
+    if samples != 1 or not str(item.get("PhotometricInterpretation", "MONOCHROME2")).startswith("MONOCHROME"):
+        raise DataError(f"{name}: is in colours; save it in grey")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            values: NDArray[Any] = np.asarray(item.pixel_array)
+    except MemoryError as error:
+        raise MemoryError(f"{name}: memory ran out while it was read") from error
+    except Exception as error:
+        if "missing required dependencies" in str(error) or "no available" in str(error).lower():
+            syntax = item.file_meta.TransferSyntaxUID.name
+            raise DataError(f"{name}: is compressed as {syntax}, which is not read; save it uncompressed") from error
+        raise DataError(f"{name}: is damaged ({_reason(error)}); export it again or remove it") from error
+    return values.reshape(-1, *values.shape[-2:])
+
+
+def apply_rescale(item: Any, stored: NDArray[Any], scale: tuple[float, float]) -> NDArray[Any]:
+    """Turn stored values into what they stand for, such as HU.
+
+    Args:
+        item: The object, which may have a table instead.
+        stored: Whole numbers.
+        scale: Rescale slope and intercept.
+
+    Returns:
+        The same shape: int32 where slope and intercept keep whole numbers as they are, else float32.
+    """
+    if "ModalityLUTSequence" in item:
+        from pydicom.pixels import apply_modality_lut
+
+        return np.asarray(apply_modality_lut(stored, item), np.float32)
+    slope, intercept = scale
+    if slope == 1 and intercept.is_integer() and stored.dtype != np.uint32 and abs(intercept) < 1 << 30:
+        return stored.astype(np.int32) + int(intercept)
+    return (stored * np.float64(slope) + np.float64(intercept)).astype(np.float32)
+
+
+def rescale_of(item: Any) -> tuple[float, float]:
+    """Return slope and intercept of an object, or of one of its functional groups."""
+    slope, intercept = item.get("RescaleSlope"), item.get("RescaleIntercept")
+    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+
+
+def is_radiograph(item: Any) -> bool:
+    """Tell whether an object is a radiograph, which stands for itself, rather than a slice of a series."""
+    sop_class = str(item.get("SOPClassUID", ""))
+    captured = sop_class == _SECONDARY_CAPTURE and item.get("Modality") in _RADIOGRAPHY
+    return sop_class in _RADIOGRAPHS or captured
+
+
+def read_picture(source: Path | bytes, name: str, max_pixels: int) -> NDArray[Any]:
+    """Read an object that holds one grey picture.
+
+    Args:
+        source: The file, or what it holds.
+        name: What it is called in messages.
+        max_pixels: Most pixels, looked at before they are decoded.
+
+    Returns:
+        Shape ``(H, W)``, after its rescaling. A radiograph as it is looked at: of MONOCHROME1, where 0 is white,
+        inverted; of a slice of a CT the values are HU whatever is white.
+
+    Raises:
+        DataError: If it cannot be read, or holds no picture, several, or colours.
+        TooLargeError: If it has too many pixels.
+        UserError: If pydicom is not installed.
+    """
+    item = read_object(source, name, pixels=True)
+    rows, columns, frames = (int(item.get(key, 1) or 1) for key in ("Rows", "Columns", "NumberOfFrames"))
+    if "Rows" not in item:
+        raise DataError(f"{name}: is a DICOM object without pixels ({kind_of(item)}); name an image")
+    if frames != 1:
+        raise DataError(f"{name}: holds {frames} pictures; save the one that you want")
+    if rows * columns > max_pixels:
+        raise TooLargeError(f"{name}: {columns}x{rows} px is over the limit of {max_pixels / 1e6:g} megapixels")
+    (stored,) = read_frames(item, name)
+    if is_radiograph(item) and item.PhotometricInterpretation == "MONOCHROME1":
+        top = -1 if item.get("PixelRepresentation", 0) else (1 << int(item.BitsStored)) - 1
+        stored = top - stored.astype(np.int32)
+    try:
+        return apply_rescale(item, stored, rescale_of(item))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{name}: its rescaling is no number; correct its header") from error
+
+
+def kind_of(item: Any) -> str:
+    """Say in the standard's words what an object is, such as ``Segmentation`` or ``RT Structure Set``."""
+    sop_class = item.get("SOPClassUID")
+    return str(sop_class.name).removesuffix(" Storage") if sop_class else "DICOM object of no class"
+
+
+def _pydicom() -> Any:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise UserError("DICOM is read by pydicom, which is missing; `pip install pydicom python-gdcm`") from error
+    return pydicom
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__
