@@ -17,6 +17,7 @@ from flexunet_pl.io.images import write_image
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.overlays import draw_overlay
+from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files
 from flexunet_pl.models.inference import Inference
 from flexunet_pl.task import SegmentationTask
@@ -52,6 +53,7 @@ class EpochChangeInference(Callback):
         self._strip: list[list[NDArray[np.uint8]]] = []  # by column
         self._titles: list[str] = []
         self._unknown: UnknownColors = "error"
+        self._pairing = PairingRule()
         self._still = 0  # the first columns, which do not depend on the epoch
 
     def check(self) -> None:
@@ -75,6 +77,7 @@ class EpochChangeInference(Callback):
             return
         self.check()
         self._unknown = getattr(trainer.datamodule, "unknown_colors", "error")  # type: ignore[attr-defined]
+        self._pairing = getattr(trainer.datamodule, "pairing", PairingRule())  # type: ignore[attr-defined]
         folder = self.images if self.images is not None else _default_images(trainer)
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "epoch_change"
         if folder is not None and trainer.is_global_zero:
@@ -122,9 +125,10 @@ class EpochChangeInference(Callback):
         """Begin with the images, and with the masks that stand beside them."""
         images = [task.reader.read(path) for path in paths]
         self._strip, self._titles = [[make_thumbnail(image) for image in images]], ["image"]
-        masks = {p.stem: p for p in _files(paths[0].parent.parent / "masks")}
-        if all(path.stem in masks for path in paths):
-            truth = [read_mask(masks[path.stem], task.rgb_map, self._unknown) for path in paths]
+        masks = {self._pairing.key(path, "mask"): path for path in _files(paths[0].parent.parent / "masks")}
+        found = [masks.get(self._pairing.key(path, "image")) for path in paths]
+        if all(found):
+            truth = [read_mask(path, task.rgb_map, self._unknown) for path in found if path is not None]
             pairs = zip(images, truth, strict=True)
             self._strip.append([make_thumbnail(draw_overlay(i, m, task.rgb_map)) for i, m in pairs])
             self._titles.append("truth")

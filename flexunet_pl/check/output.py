@@ -74,6 +74,8 @@ def print_results(summary: dict[str, Any]) -> None:
     _print_table(console, summary)
     console.print(f"memory of a cache of all images: {summary['cache_bytes'] / 2**20:.0f} MiB")
     _print_findings(console, summary)
+    for told in summary["not_judged"]:
+        _print_plain(console, f"note: {told}")
     for ranked in summary["look_alikes"][:1]:
         _print_plain(
             console,

@@ -1,16 +1,22 @@
-"""Whether masks lie on their images: turned by EXIF, mirrored, or exchanged with another mask."""
+"""Whether masks lie on their images: turned by EXIF, mirrored, turned, or exchanged with another mask."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flexunet_pl.check.scan import FLIPS, Scan
+from flexunet_pl.check.scan import MOVES, Scan
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.images import read_orientation
 from flexunet_pl.io.pairs import Pair
 
 BETTER = 1.25  # how many times as well a mask must fit elsewhere to be called misplaced
+SURE = 1.2  # how many times as well masks must fit one way to tell it from another
+ON_EDGES = 1.8  # times as strong as elsewhere, what edges under the borders of a data set must be to be believed
+MOST = 0.7  # share of the masks that must agree
+FEWEST = 8  # masks
+_NAMES = tuple(MOVES)
 _CHUNK = 1000  # scans compared at a time
 
 
@@ -51,39 +57,91 @@ def turned_images(pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 
 def misplaced_masks(scans: Sequence[Scan]) -> Iterator[Finding]:
-    """Name masks whose borders lie better on the edges of their image mirrored, or exchanged with another mask.
+    """Name masks whose borders lie better on the edges of their image moved, or exchanged with another mask.
 
-    That is judged only where most masks of the data set lie on edges, and better than their mirror images.
+    That is judged only where most masks of the data set lie on edges, and better than moved so.
     """
-    measured = [scan for scan in scans if scan.fit is not None]
-    fits = np.array([scan.fit for scan in measured])
-    mirrored = np.array([scan.flipped_fit for scan in measured]).reshape(-1, len(FLIPS))
-    for flip, of_flip in zip(FLIPS, mirrored.T, strict=True):
-        better = int(np.count_nonzero(of_flip > 1.2 * fits))
-        if len(measured) >= 8 and better >= 0.7 * len(measured):
-            yield Finding(
-                "misplaced mask",
-                f"{better} of {len(measured)} masks fit their images better mirrored {flip}, such as "
-                f"{measured[0].pair.mask}; mirror the masks, or the images",
-            )
-            return
-    if len(measured) < 8 or (fits > 1.2 * mirrored.max(axis=1)).mean() < 0.7:
+    measured, fits, moved = _measured(scans)
+    if len(measured) < FEWEST:
         return
+    common = _common_move(fits, moved)
+    if common is not None:
+        way, better = common
+        yield Finding(
+            "misplaced mask",
+            f"{better} of {len(measured)} masks fit their images better {_NAMES[way]}, such as "
+            f"{measured[0].pair.mask}; move all masks so, or the images",
+        )
+        return
+    judged = _judged(fits, moved)
     usual = float(np.median(fits))
-    for scan, fit, flipped in zip(measured, fits, mirrored, strict=True):
-        best = int(flipped.argmax())
-        if flipped[best] > BETTER * fit and flipped[best] > 0.7 * usual:
+    for scan, fit, fits_moved in zip(measured, fits, np.where(judged, moved, 0), strict=True):
+        best = int(fits_moved.argmax())
+        if fits_moved[best] > BETTER * fit and fits_moved[best] > 0.7 * usual:
             yield Finding(
                 "misplaced mask",
-                f"{scan.pair.mask}: fits its image better mirrored {FLIPS[best]} (edges under its borders are "
-                f"{fit:.1f} times as strong as elsewhere, then {flipped[best]:.1f}); mirror the mask",
+                f"{scan.pair.mask}: fits its image better {_NAMES[best]} (edges under its borders are {fit:.1f} times "
+                f"as strong as elsewhere, then {fits_moved[best]:.1f}); move the mask so",
             )
-    for i, j in exchanged_pairs(measured):
+    for i, j in exchanged_pairs(measured) if judged[:2].all() else ():
         one, two = measured[i].pair, measured[j].pair
         yield Finding(
             "misplaced mask",
             f"{one.mask} and {two.mask}: each fits the image of the other better; exchange the two",
         )
+
+
+def what_was_not_judged(scans: Sequence[Scan]) -> list[str]:
+    """Say of which masks, and in which ways, it cannot be told whether they lie on their images.
+
+    Args:
+        scans: One per pair.
+
+    Returns:
+        Sentences, none where all was judged.
+    """
+    readable = sum(1 for scan in scans if scan.class_pixels)
+    measured, fits, moved = _measured(scans)
+    if len(measured) < FEWEST:
+        why = f"{len(measured)} of {readable} have borders long enough and an image with edges, {FEWEST} are needed"
+        return [f"whether masks lie on their images was not judged: {why}"]
+    told = []
+    if len(measured) < readable:
+        told.append(
+            f"whether they lie on their images was not judged of {readable - len(measured)} of {readable} masks: no "
+            "border that is long enough, or no edge in the image"
+        )
+    if _common_move(fits, moved) is not None:
+        return told
+    unsure = [name for name, sure, of_way in zip(_NAMES, _judged(fits, moved), moved.T, strict=True)
+              if not sure and of_way.any()]  # fmt: skip
+    if unsure:
+        ways = "mirrored or turned" if len(unsure) == len(MOVES) else ", ".join(unsure)
+        told.append(f"whether masks are {ways} was not judged: they fit their images nearly as well so")
+    return told
+
+
+def _measured(scans: Sequence[Scan]) -> tuple[list[Scan], NDArray[np.float64], NDArray[np.float64]]:
+    measured = [scan for scan in scans if scan.fit is not None]
+    fits = np.array([scan.fit for scan in measured], np.float64)
+    moved = np.array([scan.moved_fit for scan in measured], np.float64).reshape(-1, len(MOVES))
+    return measured, fits, moved
+
+
+def _common_move(fits: NDArray[np.float64], moved: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Return the way in which most masks fit better, and how many do; None where there is none."""
+    better = (moved > SURE * fits[:, None]).sum(axis=0)
+    most = int(better.argmax())
+    usual = float(np.median(moved[:, most]))
+    # lesions in dark lungs have no edges of their own: such masks fit better wherever else they are put
+    lies_on_edges = usual > ON_EDGES and usual > BETTER * float(np.median(fits))
+    return (most, int(better[most])) if better[most] >= MOST * len(fits) and lies_on_edges else None
+
+
+def _judged(fits: NDArray[np.float64], moved: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell of each way whether most masks lie surely better as they are."""
+    judged: NDArray[np.bool_] = (fits[:, None] > SURE * moved).mean(axis=0) >= MOST
+    return judged
 
 
 def exchanged_pairs(scans: Sequence[Scan]) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """What one image and its mask hold, as numbers small enough to keep for each of many thousands."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,17 @@ from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
 
-FLIPS = ("left-right", "top-bottom")
+# how a mask may have to be moved to lie on its image
+MOVES: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "mirrored left-right": lambda mask: mask[:, ::-1],
+    "mirrored top-bottom": lambda mask: mask[::-1],
+    "turned by 180 degrees": lambda mask: mask[::-1, ::-1],
+    "turned by 90 degrees": lambda mask: np.rot90(mask),
+    "turned by 270 degrees": lambda mask: np.rot90(mask, 3),
+    "with rows and columns exchanged": lambda mask: mask.T,
+    "with rows and columns exchanged, from the other corner": lambda mask: mask[::-1, ::-1].T,
+}
+_SAME_SIDES = 3  # moves that keep height and width; the others are possible in square images
 GRID = 64  # cells along each side, in which edges and borders are compared
 _FEW = 64  # pairs
 _FEWEST = 32  # cells with a border, below which chance decides
@@ -48,7 +58,7 @@ class Scan:
         off_map: Pixels of the mask whose colour is no colour of the map.
         far_colors: Colours far from every class with their pixels, the most frequent first.
         fit: How much stronger the image's edges are under the mask's borders than elsewhere; 1 is chance.
-        flipped_fit: The same for the mask mirrored left-right and top-bottom.
+        moved_fit: The same for the mask moved in each of `MOVES`, 0 for those that its sides do not allow.
         edges: Strength of the image's edges on a grid, in 32nds of their mean, shape ``(64, 64)``, uint8.
         borders: Where on the grid the mask has borders, packed bits, shape ``(512,)``, uint8.
     """
@@ -67,7 +77,7 @@ class Scan:
     off_map: int = 0
     far_colors: tuple[tuple[tuple[int, ...], int], ...] = ()
     fit: float | None = None
-    flipped_fit: tuple[float, ...] = ()
+    moved_fit: tuple[float, ...] = ()
     edges: NDArray[np.uint8] | None = field(default=None, repr=False)
     borders: NDArray[np.uint8] | None = field(default=None, repr=False)
 
@@ -167,14 +177,14 @@ def _of_classes(image: NDArray[np.uint8], index: NDArray[np.uint8], classes: int
 
 
 def measure_borders(image: NDArray[np.uint8], index: NDArray[np.uint8]) -> dict[str, Any]:
-    """Measure how well a mask's borders lie on the image's edges, as it is and mirrored.
+    """Measure how well a mask's borders lie on the image's edges, as it is, mirrored and turned.
 
     Args:
         image: Shape ``(H, W, C)``, uint8.
         index: Class indices, shape ``(H, W)``, uint8.
 
     Returns:
-        ``fit``, ``flipped_fit``, ``edges`` and ``borders`` of a `Scan`; nothing where the mask has too short a border
+        ``fit``, ``moved_fit``, ``edges`` and ``borders`` of a `Scan`; nothing where the mask has too short a border
         to judge, or the image no edge.
     """
     grey = resize_image(image, (_SIDE, _SIDE)).mean(axis=2, dtype=np.float32)
@@ -191,10 +201,11 @@ def measure_borders(image: NDArray[np.uint8], index: NDArray[np.uint8]) -> dict[
     if np.count_nonzero(on_border) < _FEWEST or not mean:
         return {}
     edges = np.minimum(edges / mean, 7.9)
-    fit, *flipped = (float(edges[b].mean()) for b in (on_border, on_border[:, ::-1], on_border[::-1]))
+    possible = len(MOVES) if index.shape[0] == index.shape[1] else _SAME_SIDES
+    moved = [float(edges[move(on_border)].mean()) for move in list(MOVES.values())[:possible]]
     return {
-        "fit": fit,
-        "flipped_fit": tuple(flipped),
+        "fit": float(edges[on_border].mean()),
+        "moved_fit": (*moved, *(0.0,) * (len(MOVES) - possible)),
         "edges": np.rint(edges * 32).astype(np.uint8),
         "borders": np.packbits(on_border),
     }

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flexunet_pl.check.findings import LookAlike
-from flexunet_pl.check.placement import Finding
+from flexunet_pl.check.placement import Finding, what_was_not_judged
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.io.patient_ids import copy_source, group_of
 from flexunet_pl.rgb_map import RgbMap
@@ -34,7 +34,7 @@ def summarise(
     Returns:
         ``rgb_map``; per split the number of pairs, of empty masks and augmented copies, groups, sizes, modes, pixels
         and images per class, and pixels off the map; ``cache_bytes``; ``class_weights``; ``look_alikes``;
-        ``findings``.
+        ``not_judged``; ``findings``.
     """
     splits = list(dict.fromkeys(scan.split for scan in scans))
     return {
@@ -51,6 +51,7 @@ def summarise(
             }
             for found in look_alikes
         ],
+        "not_judged": what_was_not_judged(scans),
         "findings": [asdict(finding) for finding in findings],
     }
 

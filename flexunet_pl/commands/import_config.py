@@ -11,6 +11,7 @@ from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import check_input, check_output, written_in_place
 from flexunet_pl.interop.config.convert import convert
+from flexunet_pl.interop.config.experiment_folder import find_config, locate_paths
 from flexunet_pl.interop.config.ini import printable
 from flexunet_pl.interop.config.settings import Conversion
 
@@ -26,7 +27,8 @@ def import_config(
     What was not carried over, or not as it stands, is listed on the console and at the top of the result.
 
     Args:
-        config: The original's file; relative paths in it are relative to its folder.
+        config: The original's file, or the folder of an experiment; relative paths in it are relative to its folder.
+            In a folder, where they lead nowhere, the data set and mini_test are looked for in the experiment's folder.
         output: The YAML file to write; by default experiment.yaml in the folder of the original's file.
         overwrite: Whether to replace a file of that name.
         like_the_original: Whether values that cannot be read become the original's defaults, as they do there in
@@ -35,12 +37,15 @@ def import_config(
     Raises:
         UserError: If the file cannot be converted, or the output exists.
     """
-    check_input(config)
-    target = output if output is not None else config.with_name("experiment.yaml")
-    check_output(target, config, overwrite=overwrite)
-    conversion = read_config(config, like_the_original=like_the_original)
+    source = find_config(config) if config.is_dir() else config
+    check_input(source)
+    target = output if output is not None else source.with_name("experiment.yaml")
+    check_output(target, source, overwrite=overwrite)
+    conversion = read_config(source, like_the_original=like_the_original)
+    if config.is_dir():
+        locate_paths(conversion, config)
     with written_in_place(target) as temporary:
-        temporary.write_text(to_yaml(conversion, source=config, target=target), encoding="utf-8")
+        temporary.write_text(to_yaml(conversion, source=source, target=target), encoding="utf-8")
     for remark in conversion.remarks:
         say(f"note: {remark}")
     say(f"{target} written; next: flexunet fit -c {target}")

@@ -48,9 +48,11 @@ def explained(
     """
     try:
         yield
-    except (UserError, MemoryError):
+    except UserError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except kinds as error:
+        if isinstance(error, MemoryError) and MemoryError not in kinds:  # that is not the file's fault
+            raise
         raise DataError(f"{path}: {what} ({reason(error)}); export it again or remove it") from error

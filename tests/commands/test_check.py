@@ -336,6 +336,38 @@ def test_masks_that_are_all_mirrored_are_found(phantoms, tmp_path, capsys):
     assert "masks fit their images better mirrored top-bottom" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("move", "how"),
+    [
+        (lambda mask: mask[::-1, ::-1], "turned by 180 degrees"),
+        (np.rot90, "turned by 270 degrees"),  # which brings it back
+        (lambda mask: np.rot90(mask, 3), "turned by 90 degrees"),
+        (lambda mask: mask.transpose(1, 0, 2), "with rows and columns exchanged"),
+    ],
+)
+def test_masks_that_are_all_turned_are_found(phantoms, tmp_path, capsys, move, how):
+    shutil.copytree(phantoms, tmp_path / "data")
+    for mask in (tmp_path / "data").glob("*/masks/*.png"):
+        write_image(mask, np.ascontiguousarray(move(read_image(mask))))
+    assert main(["check", str(tmp_path / "data")]) == 1
+    assert f"masks fit their images better {how}, such as" in capsys.readouterr().out
+
+
+def test_what_cannot_be_judged_is_said(data, capsys):
+    blank(data / "valid")
+    main(["check", str(data)])
+    assert "note: whether they lie on their images was not judged of 6 of 30 masks" in capsys.readouterr().out
+    blank(data / "train")
+    main(["check", str(data)])
+    assert "borders long enough and an image with edges, 8 are needed" in capsys.readouterr().out
+
+
+def blank(split):
+    """Take all that there is to see from its images."""
+    for image in (split / "images").iterdir():
+        write_image(image, np.full_like(read_image(image), 90))
+
+
 def test_a_picture_that_exif_turns_and_its_mask_not_is_found_by_check_and_fit(phantoms, tmp_path, capsys):
     shutil.copytree(phantoms, tmp_path / "data")
     image = sorted((tmp_path / "data" / "train" / "images").iterdir())[0]

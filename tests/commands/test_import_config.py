@@ -1,6 +1,7 @@
 """The YAML file that a configuration of the original becomes."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,34 @@ def test_paths_stay_relative_to_the_folder_of_the_original_s_file(config, flexun
     assert made["data"]["root"] == os.path.normpath(config.parent / "../../../dataset/Some Thing")
     assert made["epoch_change"]["images"] == str(config.parent / "mini_test" / "images")
     assert made["prediction"]["output_dir"] == str(config.parent / "mini_test_output")
+
+
+def test_a_folder_is_taken_with_what_lies_in_it(config, flexunet, phantoms):
+    shutil.copytree(phantoms, config.parent / "dataset" / "lesions")
+    (config.parent / "mini_test" / "images").mkdir(parents=True)
+    said = flexunet("import-config", config.parent)
+    made = yaml.safe_load((config.parent / "experiment.yaml").read_text())
+    assert made["data"]["root"] == str(config.parent / "dataset" / "lesions")
+    assert f"which is not there; {config.parent / 'dataset' / 'lesions'} is taken" in said
+    assert made["epoch_change"]["images"] == made["data"]["predict_dir"] == str(config.parent / "mini_test" / "images")
+    assert (
+        f"# - data.root was {os.path.normpath(config.parent / '../../../dataset/Some Thing')}"
+        in (config.parent / "experiment.yaml").read_text()
+    )
+
+
+def test_a_folder_without_data_or_with_two_of_a_kind_is_said(config, flexunet, mistake, phantoms):
+    assert "holds nothing of its kind; set it before you train" in flexunet("import-config", config.parent)
+    for name in ("a", "b"):
+        shutil.copytree(phantoms, config.parent / name)
+    assert "holds 2 of its kind" in flexunet("import-config", config.parent, "--overwrite")
+    (config.parent / "a" / config.name).write_text("")
+    (config.parent / "b" / config.name).write_text("")
+    assert "data.root" in flexunet("import-config", config.parent, "--overwrite")  # the nearest one
+    config.unlink()
+    assert "holds 2 configurations" in mistake("import-config", config.parent)
+    (config.parent / "c").mkdir()
+    assert "no train_eval_infer.config in this folder" in mistake("import-config", config.parent / "c")
 
 
 def test_a_path_of_windows_is_kept_and_remarked_on(config, flexunet):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.dicom import picture, write_object
 from tests.export.conftest import noise
 from tests.handmade import bomb
 
@@ -70,6 +71,17 @@ def test_the_mask_is_that_of_the_runtime_for_each_kind_of_file(served, runtime, 
     buffer = io.BytesIO()
     Image.fromarray(noise(30, 30)).save(buffer, format="JPEG")
     assert ask(served, "/mask", buffer.getvalue(), **{"Content-Type": "image/jpeg"})[0] == 200
+
+
+def test_a_radiograph_in_dicom_is_an_image_too(served, runtime, exported, tmp_path):
+    values = noise(40, 50).astype(np.uint16) * 16
+    write_object(tmp_path / "a.dcm", "1.2.840.10008.5.1.4.1.1.1.1", **picture(values))
+    content = (tmp_path / "a.dcm").read_bytes()
+    status, _, answer = ask(served, "/mask", content, **{"Content-Type": "application/dicom"})
+    model = runtime.Model(exported)
+    assert status == 200
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer))), model.predict(model.read(tmp_path / "a.dcm")))
+    assert ask(served, "/mask", content[:400])[0] == 400
 
 
 def test_scores_count_the_mask_and_the_overlay_tints_it(served, runtime, exported):

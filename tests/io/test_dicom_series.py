@@ -5,17 +5,14 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import (
-    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
-    generate_uid,
 )
 
 from flexunet_pl.common.errors import DataError
@@ -24,22 +21,10 @@ from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.volume_slices import SliceReader, SliceRules
 from flexunet_pl.io.volumes import read_volume
 from flexunet_runtime.window import Window
+from tests.dicom import write_object
 
 SHAPE = (4, 20, 28)
 STORED = np.random.default_rng(1).integers(0, 1000, SHAPE).astype(np.uint16)
-
-
-def write_object(path, sop_class=CTImageStorage, **elements):
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    made.SOPClassUID, made.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
-    made.StudyInstanceUID = "1.2.3"
-    for name, value in elements.items():
-        setattr(made, name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made.save_as(path, enforce_file_format=True)
 
 
 def write_series(folder, slopes=(1,) * 4, intercepts=(-500,) * 4, step=(0, 0, 2.5), change=None):

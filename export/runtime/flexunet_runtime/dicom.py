@@ -67,16 +67,13 @@ def _refuse_deflated(source: Path | bytes, name: str) -> None:
     Raises:
         DataError: If it is one.
     """
-    from pydicom.filereader import read_file_meta_info
+    from pydicom.filereader import read_dataset
 
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            head = file.read(132)
-    else:
-        head = source[:132]
-    if not is_dicom(head):
-        return
-    meta = read_file_meta_info(source if isinstance(source, Path) else io.BytesIO(source))
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        if not is_dicom(file.read(132)):
+            return
+        # group 2 comes first and is never deflated itself
+        meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)  # noqa: FBT003
     if meta.get("TransferSyntaxUID") == _DEFLATED:
         raise DataError(f"{name}: is deflated, which is not read; save it without that")
 
