@@ -95,16 +95,19 @@ def index_colors(pixels: NDArray[np.uint8], rgb_map: RgbMap, *, lossy: bool = Fa
     near = _distance(colors, rgb_map.palette[found].astype(np.float32)) <= rgb_map.far_distance / 2
     known = near.copy()
     palette = rgb_map.palette.astype(np.float32)
-    for members, which in _by_set(_classes_around(index, sure, _REACH_JPEG if lossy else _REACH).reshape(-1)[places]):
-        nearest, distance = _nearest_part(colors[which], palette[members])
+    around = _classes_around(index, sure, _REACH_JPEG if lossy else _REACH).reshape(-1)[places]
+    for members, which in _by_count(around):
+        nearby, seen = palette[members], colors[which]
+        nearest, distance = _nearest_part(seen, nearby)
         mixed = distance <= tolerance
-        if len(members) > 2 and not mixed.all():
-            mixed[~mixed] = _between_three(colors[which[~mixed]], palette[members], tolerance)
+        if members.shape[1] > 2 and not mixed.all():
+            mixed[~mixed] = _between_three(seen[~mixed], nearby[~mixed], tolerance)
         # a structure too thin to show its own colour is mixed of what is around it and of its class, the nearest
         thin = ~mixed & ~near[which] & (rgb_map.far_distance >= 2 * tolerance)
         if thin.any():
-            thin[thin] = _between_two(colors[which[thin]], palette[members], palette[found[which[thin]]], tolerance)
-        found[which] = np.where(mixed | ~(near[which] | thin), members[nearest], found[which])
+            thin[thin] = _between_two(seen[thin], nearby[thin], palette[found[which[thin]]], tolerance)
+        part = members[np.arange(len(members)), nearest]
+        found[which] = np.where(mixed | ~(near[which] | thin), part, found[which])
         known[which] |= mixed | thin
     index.reshape(-1)[places] = found
     unknown.reshape(-1)[places[~known]] = True
@@ -160,26 +163,35 @@ def _spread(bits: NDArray[Any], reach: int) -> NDArray[Any]:
     return bits
 
 
-def _by_set(around: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield each set of classes that stand together around pixels, and the numbers of those pixels."""
-    sets, which, counts = np.unique(around, return_inverse=True, return_counts=True)
-    order, ends = np.argsort(which, kind="stable"), np.cumsum(counts)
-    for bits, end, count in zip(sets, ends, counts, strict=True):
-        members = np.flatnonzero(np.unpackbits(np.frombuffer(bits.tobytes(), np.uint8), bitorder="little"))
-        if members.size:
-            yield members, order[end - count : end]
+def _by_count(around: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield, by how many classes stand around pixels, those classes, shape ``(N, S)``, and which pixels they are."""
+    sets, which = np.unique(around, return_inverse=True)
+    bits = np.unpackbits(sets.view(np.uint8).reshape(len(sets), -1), axis=1, bitorder="little")
+    counts = bits.sum(axis=1)
+    for count in np.unique(counts[counts > 0]).tolist():
+        chosen = counts == count
+        members = np.zeros((len(sets), count), dtype=np.intp)
+        members[chosen] = np.nonzero(bits[chosen])[1].reshape(-1, count)
+        pixels = np.flatnonzero(chosen[which])
+        yield members[which[pixels]], pixels
 
 
 def _nearest_part(
-    colors: NDArray[np.float32], palette: NDArray[np.float32]
+    colors: NDArray[np.float32], palettes: NDArray[np.float32]
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Return the nearer class of the two of which each colour is best mixed, and its distance to their mixtures."""
-    alone = np.stack([_distance(colors, color) for color in palette])
-    nearest, best = alone.argmin(axis=0), alone.min(axis=0)
-    for one, two in combinations(range(len(palette)), 2):
-        along = palette[two] - palette[one]
-        share = ((colors - palette[one]) @ along / (along @ along)).clip(-_OVERSHOOT, 1 + _OVERSHOOT)
-        distance = _distance(colors, palette[one] + share[:, None] * along)
+    """Find the two classes of which each colour is best mixed.
+
+    Args:
+        colors: Shape ``(N, 3)``.
+        palettes: Colours of the classes around each, shape ``(N, S, 3)``.
+
+    Returns:
+        Which of its classes is the nearer one of the two, and the distance to their mixtures.
+    """
+    alone = _distance(colors[:, None], palettes)
+    nearest, best = alone.argmin(axis=1), alone.min(axis=1)
+    for one, two in combinations(range(palettes.shape[1]), 2):
+        share, distance = _mixture(colors, palettes[:, one], palettes[:, two], -_OVERSHOOT)
         better = distance < best
         best = np.where(better, distance, best)
         nearest = np.where(better, np.where(share < 0.5, one, two), nearest)
@@ -187,38 +199,50 @@ def _nearest_part(
 
 
 def _between_two(
-    colors: NDArray[np.float32], palette: NDArray[np.float32], others: NDArray[np.float32], tolerance: float
+    colors: NDArray[np.float32], palettes: NDArray[np.float32], others: NDArray[np.float32], tolerance: float
 ) -> NDArray[np.bool_]:
-    """Tell which colours are mixed of one of a palette and of another one of their own."""
+    """Tell which colours are mixed of one of the classes around them and of another one, shape ``(N, 3)``."""
     found = np.zeros(len(colors), dtype=bool)
-    for color in palette:
-        along = others - color
-        share = ((colors - color) * along).sum(axis=1) / np.maximum((along**2).sum(axis=1), 1)
-        found |= _distance(colors, color + share.clip(0, 1 + _OVERSHOOT)[:, None] * along) <= tolerance
+    for one in range(palettes.shape[1]):
+        found |= _mixture(colors, palettes[:, one], others, 0)[1] <= tolerance
     return found
 
 
-def _between_three(colors: NDArray[np.float32], palette: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
-    """Tell which colours are mixed of three of a palette, as where three classes meet."""
+def _mixture(
+    colors: NDArray[np.float32], ones: NDArray[np.float32], others: NDArray[np.float32], lowest: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the share of the other colour in the mixture of two that is nearest to each colour, and its distance."""
+    along, away = others - ones, colors - ones
+    length = np.maximum(np.einsum("nc,nc->n", along, along), 1)
+    share = (np.einsum("nc,nc->n", away, along) / length).clip(lowest, 1 + _OVERSHOOT)
+    return share, _distance(away, share[:, None] * along)
+
+
+def _between_three(colors: NDArray[np.float32], palettes: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
+    """Tell which colours are mixed of three of the classes around them, as where three classes meet."""
     found = np.zeros(len(colors), dtype=bool)
-    threes = np.array(list(combinations(range(len(palette)), 3)), dtype=np.intp).reshape(-1, 3)
-    if not len(threes) or not len(colors):
+    threes = np.array(list(combinations(range(palettes.shape[1]), 3)), dtype=np.intp).reshape(-1, 3)
+    if not len(threes):
         return found
-    corner = palette[threes[:, 0]]
-    plane = np.stack([palette[threes[:, 1]] - corner, palette[threes[:, 2]] - corner], axis=2)  # (T, 3, 2)
-    inverse = np.linalg.pinv(plane)
     step = max(1, _AT_ONCE // len(threes))
     for start in range(0, len(colors), step):
-        away = colors[start : start + step, None] - corner  # (N, T, 3)
-        shares = np.einsum("tij,ntj->nti", inverse, away)
-        inside = (shares > -_OVERSHOOT).all(axis=2) & (shares.sum(axis=2) < 1 + _OVERSHOOT)
-        off = away - np.einsum("tij,ntj->nti", plane, shares)
+        near = palettes[start : start + step][:, threes]  # (N, T, 3, 3)
+        corner, u, v = near[:, :, 0], near[:, :, 1] - near[:, :, 0], near[:, :, 2] - near[:, :, 0]
+        away = colors[start : start + step, None] - corner
+        uu, uv, vv, ua, va = ((x * y).sum(axis=2) for x, y in ((u, u), (u, v), (v, v), (u, away), (v, away)))
+        area = uu * vv - uv * uv  # 0 of three on one line: those are mixed of two
+        flat = area <= 1e-3 * uu * vv
+        area = np.where(flat, 1, area)
+        one, two = (vv * ua - uv * va) / area, (uu * va - uv * ua) / area
+        inside = (np.minimum(one, two) > -_OVERSHOOT) & (one + two < 1 + _OVERSHOOT) & ~flat
+        off = away - one[..., None] * u - two[..., None] * v
         found[start : start + step] = (inside & ((off**2).sum(axis=2) <= tolerance**2)).any(axis=1)
     return found
 
 
 def _distance(colors: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    distance: NDArray[np.float32] = np.sqrt(((colors - other) ** 2).sum(axis=-1))
+    off = colors - other
+    distance: NDArray[np.float32] = np.sqrt(np.einsum("...c,...c->...", off, off))
     return distance
 
 
@@ -240,7 +264,8 @@ def _solid_region(
     if lossy:
         rows, columns = np.nonzero(_squares(unknown, _SOLID_JPEG))
         seen = pixels[rows, columns]
-        clear = _nearest_part(seen.astype(np.float32), palette)[1] > tolerance
+        colors = seen.astype(np.float32)
+        clear = _nearest_part(colors, _of_all(colors, palette))[1] > tolerance
         if not clear.any():
             return None
         r, g, b = map(int, np.median(seen[clear], axis=0))
@@ -252,7 +277,8 @@ def _solid_region(
     solid = np.bincount(which.ravel(), weights=square, minlength=len(seen)) > 0
     scattered = np.flatnonzero(~solid & (counts >= _FEW))
     colors = seen[scattered].astype(np.float32)
-    foreign = (_nearest_part(colors, palette)[1] > tolerance) & ~_between_three(colors, palette, tolerance)
+    every = _of_all(colors, palette)
+    foreign = (_nearest_part(colors, every)[1] > tolerance) & ~_between_three(colors, every, tolerance)
     solid[scattered[foreign]] = True
     if not solid.any():
         return None
@@ -260,6 +286,11 @@ def _solid_region(
     rows, columns = np.nonzero(codes == pack_colors(color[None])[0])
     r, g, b = map(int, color)
     return Region((r, g, b), len(rows), int(rows[0]), int(columns[0]))
+
+
+def _of_all(colors: NDArray[np.float32], palette: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give each colour all classes, as if they stood around it."""
+    return np.broadcast_to(palette, (len(colors), *palette.shape))
 
 
 def _squares(chosen: NDArray[np.bool_], side: int, codes: NDArray[np.uint32] | None = None) -> NDArray[np.bool_]:
