@@ -94,7 +94,7 @@ def require(module: str) -> Any:
 
 def _open_by_nibabel(path: Path) -> StoredVolume:
     nibabel = require("nibabel")
-    image = nibabel.load(path)
+    image = nibabel.load(path, mmap=False)  # a file that shrinks while it is mapped would end the process
     kind = image.get_data_dtype()
     if kind.names is None and kind.kind not in "iuf":
         raise DataError(f"{path}: has voxels of type {kind}; save it with whole numbers or floats")

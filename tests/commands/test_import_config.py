@@ -66,7 +66,7 @@ def test_a_folder_without_data_or_with_two_of_a_kind_is_said(config, flexunet, m
     config.unlink()
     assert "holds 2 configurations" in mistake("import-config", config.parent)
     (config.parent / "c").mkdir()
-    assert "no train_eval_infer.config in this folder" in mistake("import-config", config.parent / "c")
+    assert "no file train_eval_infer.config in this folder" in mistake("import-config", config.parent / "c")
 
 
 def test_a_path_of_windows_is_kept_and_remarked_on(config, flexunet):

@@ -318,7 +318,7 @@ def test_the_input_is_never_overwritten(original, tmp_path, mistake):
 @pytest.mark.parametrize("path", ["", ".", "/", "none"])
 def test_a_path_that_is_no_file_is_one_line(verb, path, mistake):
     line = mistake(verb, path)
-    assert "is no file" in line or "no such file" in line
+    assert "is no file" in line or "no such file" in line or "no file train_eval_infer.config" in line
 
 
 def test_an_address_is_no_file(mistake):

@@ -19,21 +19,20 @@ def find_config(folder: Path) -> Path:
         folder: The folder.
 
     Returns:
-        The file: of the usual name, or the only one that ends in .config; here, or below.
+        The file: of the usual name, here or below, or else the only one here that ends in .config.
 
     Raises:
         UserError: If there is none, or there are several.
     """
-    names = [(here / name) for here, _, files in _walk(folder) for name in sorted(files) if name.endswith(".config")]
-    usual = [path for path in names if path.name == CONFIG_NAME]
-    for found in (usual, names):
-        nearest = [path for path in found if len(path.parts) == min(len(p.parts) for p in found)]
-        if len(nearest) == 1:
-            return nearest[0]
-        if nearest:
-            listed = ", ".join(str(path) for path in nearest[:3])
-            raise UserError(f"{folder}: holds {len(nearest)} configurations ({listed}); name the one that you want")
-    raise UserError(f"{folder}: no {CONFIG_NAME} in this folder or below; name the file")
+    usual = [here / CONFIG_NAME for here, _, files in _walk(folder) if CONFIG_NAME in files]
+    nearest = [path for path in usual if len(path.parts) == min(len(other.parts) for other in usual)]
+    found = nearest or sorted(folder.glob("*.config"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(str(path) for path in found[:3])
+        raise UserError(f"{folder}: holds {len(found)} configurations ({listed}); name the one that you want")
+    raise UserError(f"{folder}: no file {CONFIG_NAME} in this folder or below; name the configuration")
 
 
 def locate_paths(conversion: Conversion, folder: Path) -> None:
