@@ -22,22 +22,23 @@ class SliceRules:
     Attributes:
         axis: 0, 1, 2 for axial, coronal and sagittal slices, whatever the order in the file; in .npy and .h5 files,
             which do not say how the patient lies, the axis of the array.
-        window: Lowest and highest value, such as -160 and 240 HU, mapped to 0 and 255, also of 16-bit images; by
-            default model.image_window, and without that each slice from its own lowest to its own highest value, as in
-            the original.
+        window: Lowest and highest value, such as -160 and 240 HU, mapped to 0 and 255, also of 16-bit images; or
+            `slice`, each slice from its own lowest to its own highest value, as in the original. By default that of the
+            data set that was trained on, or model.image_window; where neither is known, it must be given.
         percentiles: The same as percentiles of each volume's values, such as 0.5 and 99.5, where there is no window.
         rotation: Degrees by which each slice is turned counterclockwise for the network; the mask is turned back.
         dataset: Path of the array in an HDF5 file; by default the only one of three dimensions.
     """
 
     axis: Literal[0, 1, 2] = 0
-    window: tuple[float, float] | None = None
+    window: tuple[float, float] | Literal["slice"] | None = None
     percentiles: tuple[float, float] | None = None
     rotation: Literal[0, 90, 180, 270] = 0
     dataset: str | None = None
 
     def __post_init__(self) -> None:
-        Window.parse(self.window, "data.volume.window")
+        if self.window != "slice":
+            Window.parse(self.window, "data.volume.window")
         parse_percentiles(self.percentiles, "data.volume.percentiles")
 
 
@@ -137,7 +138,10 @@ class SliceReader:
     """
 
     def __init__(self, reader: ImageReader, rules: SliceRules) -> None:
-        self.reader = reader if rules.window is None else replace(reader, window=Window.parse(rules.window))
+        if rules.window == "slice":
+            self.reader = replace(reader, window=None)
+        else:
+            self.reader = reader if rules.window is None else replace(reader, window=Window.parse(rules.window))
         self.rules = rules
         self._kept: tuple[Path, tuple[NDArray[Any], Window | None] | DataError] | None = None
 

@@ -139,8 +139,15 @@ def plan_prediction(
         record = PredictionRecord(folder, checkpoint, settings)
         if not output.overwrite and record.goes_on():
             todo = record.left(cases)
+    first = next((case for case in cases if case.is_volume), None)
+    if first is not None and not windowed and rules.window is None:
+        raise UserError(
+            f"{first.path}: the checkpoint does not say which values of a volume become black and white; give those of "
+            "the training, such as --data.volume.window '[-160, 240]', or --data.volume.window slice, as in the "
+            "original: each slice from its own lowest to its own highest value"
+        )
     if output is not None and not process[0]:
-        _say_what_to_know(source, cases, windowed=windowed or rules.window is not None)
+        _say_what_is_passed_over(source)
     pictures: list[tuple[Case, int]] = []
     unusable: dict[str, str] = {}
     rank, world_size = process
@@ -152,16 +159,11 @@ def plan_prediction(
     return PredictionPlan(tuple(todo), len(cases) - len(todo), tuple(pictures), unusable, record)
 
 
-def _say_what_to_know(source: Path, cases: Sequence[Case], *, windowed: bool) -> None:
+def _say_what_is_passed_over(source: Path) -> None:
     others = passed_over(source) if source.is_dir() else {}
     if others:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
         say(f"note: {sum(others.values())} passed over: {listed}")
-    if not windowed and any(case.is_volume for case in cases):
-        say(
-            "note: no window is known: each slice of a volume is stretched from its lowest to its highest value; if "
-            "the network was trained on a window, give it as --data.volume.window"
-        )
 
 
 def _colliding(cases: Sequence[Case]) -> Case | None:

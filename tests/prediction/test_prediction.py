@@ -30,9 +30,10 @@ def predict(workspace, trained, capsys):
 
     def run(*args, status=0, source="in", out="out"):
         capsys.readouterr()
+        window = () if "--data.volume.window" in args else ("--data.volume.window", "slice")
         got = main([
             "predict", "--ckpt_path", "lively.ckpt", "--data.predict_dir", source,
-            "--prediction.output_dir", out, "--data.num_workers", "0", *args,
+            "--prediction.output_dir", out, "--data.num_workers", "0", *window, *args,
         ])  # fmt: skip
         said = capsys.readouterr().err
         assert got == status, said
@@ -327,3 +328,12 @@ def test_a_window_serves_images_of_16_bits_too(workspace, predict):
     predict("--data.volume.window", "[0, 4000]")
     with Image.open("out/a.png") as mask:
         assert mask.size == (30, 30)
+
+
+def test_a_window_that_nobody_knows_is_asked_for(workspace, predict, mistake):
+    np.save("in/a.npy", values())
+    command = ["predict", "--ckpt_path", "lively.ckpt", "--data.predict_dir", "in", "--data.num_workers", "0"]
+    said = mistake(*command, "--prediction.output_dir", "out")
+    assert "in/a.npy: the checkpoint does not say which values of a volume become black and white" in said
+    assert "--data.volume.window slice" in said
+    assert not (workspace / "out").exists()
