@@ -1,5 +1,7 @@
 """DICOM objects for tests."""
 
+from pathlib import Path
+
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -25,3 +27,19 @@ def picture(values: np.ndarray, **elements: object) -> dict[str, object]:
         "PhotometricInterpretation": "MONOCHROME2", "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0,
         "PixelData": values.astype(np.uint16).tobytes(),
     } | elements  # fmt: skip
+
+
+def compress(path: Path, syntax: str) -> None:
+    """Compress the pixels of an object in its file."""
+    import gdcm
+
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()

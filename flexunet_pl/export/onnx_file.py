@@ -18,6 +18,7 @@ from flexunet_pl.common.files import sha256_of
 from flexunet_pl.export.graph import DeployedModel, Fit
 from flexunet_pl.models.load import read_saved_model
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.metadata import FORMAT, read_metadata
 
 OPSET = 20
 METADATA_KEY = "flexunet"  # of the one entry in the file's metadata, which is JSON
@@ -65,13 +66,14 @@ def read_source(path: Path, fit: Fit = "resize") -> Source:
 
     Raises:
         ModelFileError: If it is no checkpoint of this package.
+        UserError: If it has classes that the runtime would refuse.
     """
     saved = read_saved_model(path)
     digest = sha256_of(path)
     metadata = {
-        "format": 1,
+        "format": FORMAT,
         "flexunet_version": version("flexunet-pl"),
-        "rgb_map": saved.rgb_map.to_dict(),
+        "classes": [[name, list(color)] for name, color in saved.rgb_map.to_dict().items()],
         "image_size": list(saved.image_size),
         "fit": fit,
         "in_channels": saved.in_channels,
@@ -81,6 +83,10 @@ def read_source(path: Path, fit: Fit = "resize") -> Source:
         "checkpoint_sha256": digest,
         "training_data_sha256": _training_data(path),
     }
+    try:
+        read_metadata(json.dumps(metadata))
+    except ValueError as error:
+        raise UserError(f"{path}: an ONNX file of it could not be read: it {error}") from error
     return Source(saved.build(), saved.rgb_map, saved.image_size, saved.in_channels, metadata)
 
 

@@ -30,16 +30,16 @@ def export_triton(checkpoint: Path, folder: Path, options: OnnxOptions, *, overw
     metadata = export_onnx(checkpoint, version / "model.onnx", options)
     (version / "model.parity.json").replace(folder / "model.parity.json")  # a version holds the model alone
     with written_in_place(folder / "config.pbtxt") as temporary:
-        temporary.write_text(_describe(list(metadata["rgb_map"]), options, json.dumps(metadata)), encoding="utf-8")
+        temporary.write_text(_describe(len(metadata["classes"]), options, json.dumps(metadata)), encoding="utf-8")
     say(f"{folder} written: tritonserver --model-repository {folder.absolute().parent}")
 
 
-def _describe(names: list[str], options: OnnxOptions, metadata: str) -> str:
+def _describe(classes: int, options: OnnxOptions, metadata: str) -> str:
     """Return the configuration; the first dimension, of the images, is not named in it."""
     height, width = options.size if options.size is not None else (-1, -1)
     outputs = [f'  {{ name: "mask" data_type: TYPE_UINT8 dims: [ {height}, {width} ] }}']
     if options.probabilities:
-        dims = f"{len(names)}, {height}, {width}"
+        dims = f"{classes}, {height}, {width}"
         outputs.append(f'  {{ name: "probabilities" data_type: TYPE_FP32 dims: [ {dims} ] }}')
     listed = ",\n".join(outputs)
     return (

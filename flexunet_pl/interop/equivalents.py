@@ -81,6 +81,7 @@ UNUSED = {
 UNUSED_SECTIONS = {
     "tiledinfer": "it is part of a command: `flexunet predict --inference.tiled true --inference.overlap 0.25`, with "
     "the images as --data.predict_dir; tiles are blended",
-    "infer3d": "it is part of a command: `flexunet predict --data.predict_dir VOLUMES --data.volume.window slice`, with the axis and the turn of "
-    "slices as --data.volume.axis and --data.volume.rotation; pictures by --prediction.slices and --prediction.overlay",
+    "infer3d": "it is part of a command: `flexunet predict --data.predict_dir VOLUMES --data.volume.window slice`, "
+    "with the axis and the turn of slices as --data.volume.axis and --data.volume.rotation; pictures by "
+    "--prediction.slices and --prediction.overlay",
 }

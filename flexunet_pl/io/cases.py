@@ -1,6 +1,5 @@
 """The images and volumes of a folder tree."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -13,8 +12,7 @@ from flexunet_pl.io.dicom_folder import is_dicom, scan_folder
 from flexunet_pl.io.dicom_series import has_frames
 from flexunet_pl.io.pairs import IMAGE_SUFFIXES
 from flexunet_pl.io.volume_files import VOLUME_SUFFIXES, holds_voxels_of, volume_suffix
-
-_SAMPLED = 1 << 16  # bytes
+from flexunet_runtime.files import fingerprint_files, is_readable
 
 
 @dataclass(frozen=True)
@@ -101,15 +99,8 @@ def fingerprint(case: Case) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    digest = hashlib.sha256()
-    for path in sorted(case.path.iterdir()) if case.path.is_dir() else [case.path]:
-        if path.is_file():
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                digest.update(f"{path.name} {size} ".encode("utf-8", "surrogateescape") + file.read(_SAMPLED))
-                file.seek(max(0, size - _SAMPLED))
-                digest.update(file.read(_SAMPLED))
-    return digest.hexdigest()[:16]
+    files = sorted(case.path.iterdir()) if case.path.is_dir() else [case.path]
+    return fingerprint_files(file for file in files if is_readable(file))
 
 
 def _walk(folder: Path) -> Iterator[Case]:

@@ -100,7 +100,7 @@ class Series:
         for here in self.slices:
             if kept[0] != here.file:
                 item = read_object(here.file, str(here.file), pixels=True)
-                kept = here.file, read_frames(item, str(here.file))
+                kept = here.file, read_frames(item, here.file, str(here.file))
             stored = kept[1]
             if here.frame >= len(stored) or stored.shape[1:] != here.shape:
                 raise DataError(f"{here.file}: is damaged: its pixels are not those that it declares; export it again")

@@ -79,7 +79,7 @@ class PredictionWriter(BasePredictionWriter):
             case = self._cases[path]
             try:
                 if self._write(case, answer, task.rgb_map):
-                    self._plan.record.add(case)
+                    self._plan.record.add_case(case)
             except DataError as error:
                 self._fail(path, str(error))
             except OSError as error:

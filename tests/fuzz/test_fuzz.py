@@ -23,6 +23,7 @@ import pytest
 import SimpleITK
 import torch
 from PIL import Image
+from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from flexunet_pl import FlexUNet
 from flexunet_pl.checkpoint import read_checkpoint
@@ -38,8 +39,10 @@ from flexunet_pl.io.volumes import read_volume
 from flexunet_pl.prepare import raw_files
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.dicom import read_picture
 from flexunet_runtime.images import decode_image
 from flexunet_runtime.onnx_guard import check_one_piece
+from tests.dicom import compress, picture, write_object
 from tests.fuzz.mutate import mutate
 
 LONG = int(os.environ.get("FLEXUNET_FUZZ", "0"))
@@ -144,6 +147,19 @@ def nrrd(folder):
     return volumes(folder)[4:6]
 
 
+def dicom(folder):
+    """A radiograph, plain and compressed."""
+    made = []
+    values = np.random.default_rng(0).integers(0, 4096, (12, 14))
+    for syntax in (None, RLELossless, JPEGLSLossless, JPEGLosslessSV1):
+        path = folder / "whole.dcm"
+        write_object(path, "1.2.840.10008.5.1.4.1.1.1.1", **picture(values))
+        if syntax is not None:
+            compress(path, syntax)
+        made.append(path.read_bytes())
+    return made
+
+
 def arrays(folder):
     made = []
     for array in (np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.zeros((2, 2, 2), np.float32)):
@@ -212,9 +228,9 @@ def read_one_piece(path):
 
 
 TARGETS = {
-    "png": Target(lambda f: pictures(f, "PNG"), read_image, (DataError,), 750, 0.13, ".png"),
-    "jpeg": Target(lambda f: pictures(f, "JPEG"), read_image, (DataError,), 750, 0.13, ".jpg"),
-    "tiff": Target(lambda f: pictures(f, "TIFF"), read_image, (DataError,), 750, 0.13, ".tif"),
+    "png": Target(lambda f: pictures(f, "PNG"), read_image, (DataError,), 750, 0.12, ".png"),
+    "jpeg": Target(lambda f: pictures(f, "JPEG"), read_image, (DataError,), 750, 0.12, ".jpg"),
+    "tiff": Target(lambda f: pictures(f, "TIFF"), read_image, (DataError,), 750, 0.12, ".tif"),
     "bmp": Target(lambda f: pictures(f, "BMP"), read_image, (DataError,), 400, 0.05, ".bmp"),
     "mask": Target(lambda f: pictures(f, "PNG"), lambda p: read_mask(p, PHANTOM_MAP), (DataError,), 400, 0.07, ".png"),
     "npz mask": Target(masks, lambda p: read_mask(p, PHANTOM_MAP), (DataError,), 400, 0.07, ".npz"),
@@ -228,6 +244,7 @@ TARGETS = {
     "packed nifti": Target(packed_nifti, read_volume, (DataError,), 300, 0.02, ".nii.gz"),
     "mha": Target(mha, read_volume, (DataError,), 200, 0.01, ".mha"),
     "nrrd": Target(nrrd, read_volume, (DataError,), 200, 0.01, ".nrrd"),
+    "dicom": Target(dicom, lambda p: read_picture(p, str(p), 1 << 20), (DataError,), 300, 0.03, ".dcm"),
     "npy": Target(arrays, read_array, (DataError,), 400, 0.03, ".npy"),
     "ini": Target(settings, lambda p: convert(p.read_bytes().decode("latin-1")), (UserError,), 500, 0.01, ".config"),
     "yaml": Target(configurations, lambda p: model_keys(["-c", str(p)]), (UserError,), 500, 0.01, ".yaml"),

@@ -21,7 +21,7 @@ from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.volume_slices import SliceReader, SliceRules
 from flexunet_pl.io.volumes import read_volume
 from flexunet_runtime.window import Window
-from tests.dicom import write_object
+from tests.dicom import compress, write_object
 
 SHAPE = (4, 20, 28)
 STORED = np.random.default_rng(1).integers(0, 1000, SHAPE).astype(np.uint16)
@@ -174,21 +174,6 @@ def test_compressed_slices_are_the_values_that_were_compressed(tmp_path, syntax)
     for path in (tmp_path / "s").iterdir():
         compress(path, syntax)
     assert np.array_equal(read_volume(tmp_path / "s").values, STORED.astype(int) - 500)
-
-
-def compress(path, syntax):
-    import gdcm
-
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-    reader.SetFileName(str(path))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFileName(str(path))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
 
 
 def test_a_deflated_file_is_refused_by_name_unread(tmp_path):

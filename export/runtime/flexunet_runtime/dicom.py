@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_runtime.decoder import is_child, shared_decoder
 from flexunet_runtime.errors import DataError, TooLargeError, UserError
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_RUN_LENGTHS = "1.2.840.10008.1.2.5"  # decoded by pydicom itself, in Python
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # SOP classes of computed and digital radiography, mammography included
 _RADIOGRAPHS = frozenset(
@@ -78,8 +80,38 @@ def _refuse_deflated(source: Path | bytes, name: str) -> None:
         raise DataError(f"{name}: is deflated, which is not read; save it without that")
 
 
-def read_frames(item: Any, name: str) -> NDArray[Any]:
+def read_frames(item: Any, source: Path | bytes, name: str) -> NDArray[Any]:
     """Decode the pixels of a DICOM object as they are stored, by whatever transfer syntax.
+
+    Compressed ones are decoded in a process of its own: decoders end theirs where a file is damaged cleverly.
+
+    Args:
+        item: As `read_object` gives it, with its pixels.
+        source: The file, or what it holds.
+        name: What it is called in messages.
+
+    Returns:
+        Shape ``(frames, H, W)``, whole numbers.
+
+    Raises:
+        DataError: See `decode_frames`.
+        MemoryError: If there is not enough for them.
+    """
+    if is_child() or not _needs_library(item):
+        return decode_frames(item, name)
+    return shared_decoder().frames(source.read_bytes() if isinstance(source, Path) else source, name)
+
+
+def _needs_library(item: Any) -> bool:
+    syntax = item.file_meta.get("TransferSyntaxUID") if hasattr(item, "file_meta") else None
+    try:
+        return syntax is not None and syntax != _RUN_LENGTHS and bool(syntax.is_encapsulated)
+    except ValueError:  # it is no transfer syntax; to decode it says so
+        return False
+
+
+def decode_frames(item: Any, name: str) -> NDArray[Any]:
+    """Decode the pixels of a DICOM object in this process.
 
     Args:
         item: As `read_object` gives it, with its pixels.
@@ -161,14 +193,8 @@ def read_picture(source: Path | bytes, name: str, max_pixels: int) -> NDArray[An
         UserError: If pydicom is not installed.
     """
     item = read_object(source, name, pixels=True)
-    rows, columns, frames = (int(item.get(key, 1) or 1) for key in ("Rows", "Columns", "NumberOfFrames"))
-    if "Rows" not in item:
-        raise DataError(f"{name}: is a DICOM object without pixels ({kind_of(item)}); name an image")
-    if frames != 1:
-        raise DataError(f"{name}: holds {frames} pictures; save the one that you want")
-    if rows * columns > max_pixels:
-        raise TooLargeError(f"{name}: {columns}x{rows} px is over the limit of {max_pixels / 1e6:g} megapixels")
-    (stored,) = read_frames(item, name)
+    picture_size(item, name, max_pixels)
+    (stored,) = read_frames(item, source, name)
     if is_radiograph(item) and item.PhotometricInterpretation == "MONOCHROME1":
         top = -1 if item.get("PixelRepresentation", 0) else (1 << int(item.BitsStored)) - 1
         stored = top - stored.astype(np.int32)
@@ -178,10 +204,39 @@ def read_picture(source: Path | bytes, name: str, max_pixels: int) -> NDArray[An
         raise DataError(f"{name}: its rescaling is no number; correct its header") from error
 
 
+def picture_size(item: Any, name: str, max_pixels: int) -> tuple[int, int]:
+    """Return height and width of an object that holds one picture.
+
+    Args:
+        item: As `read_object` gives it.
+        name: What it is called in messages.
+        max_pixels: Most pixels.
+
+    Returns:
+        Both.
+
+    Raises:
+        DataError: If it holds no picture, or several.
+        TooLargeError: If it has too many pixels.
+    """
+    if "Rows" not in item:
+        raise DataError(f"{name}: is a DICOM object without pixels ({kind_of(item)}); name an image")
+    try:
+        rows, columns, frames = (int(item.get(key, 1) or 1) for key in ("Rows", "Columns", "NumberOfFrames"))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: is damaged: its size is no number; export it again or remove it") from error
+    if frames != 1:
+        raise DataError(f"{name}: holds {frames} pictures; save the one that you want")
+    if rows * columns > max_pixels:
+        raise TooLargeError(f"{name}: {columns}x{rows} px is over the limit of {max_pixels / 1e6:g} megapixels")
+    return rows, columns
+
+
 def kind_of(item: Any) -> str:
     """Say in the standard's words what an object is, such as ``Segmentation`` or ``RT Structure Set``."""
     sop_class = item.get("SOPClassUID")
-    return str(sop_class.name).removesuffix(" Storage") if sop_class else "DICOM object of no class"
+    known = sop_class and sop_class.name != str(sop_class)
+    return str(sop_class.name).removesuffix(" Storage") if known else "DICOM object of an unknown class"
 
 
 def _pydicom() -> Any:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from flexunet_runtime.errors import ModelFileError, UserError
 
+MOST_THREADS = 256
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -17,11 +19,13 @@ class Engine:
 
     Attributes:
         run: Maps images, shape ``(N, H, W, 3)``, uint8, to the outputs, in the order of `outputs`.
-        outputs: Their names.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
         metadata: What flexunet wrote into the file, JSON; empty where it wrote nothing.
     """
 
     run: Callable[[NDArray[np.uint8]], Sequence[NDArray[Any]]]
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     metadata: str
 
@@ -44,6 +48,8 @@ def start_engine(name: str, path: Path, threads: int | None, precision: str) -> 
     """
     if name not in _STARTERS:
         raise UserError(f"there is no engine {name}; use {' or '.join(ENGINES)}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"threads is {threads}; expected 1 to {MOST_THREADS}")
     return _STARTERS[name](path, threads, precision)
 
 
@@ -57,13 +63,14 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Engin
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        text = session.get_modelmeta().custom_metadata_map.get("flexunet", "")
     except Exception as error:  # it raises a dozen kinds of its own
         raise ModelFileError(
             f"{path}: is no model that onnxruntime can run ({str(error).partition(chr(10))[0]})"
         ) from error
     names = [output.name for output in session.get_outputs()]
-    text = session.get_modelmeta().custom_metadata_map.get("flexunet", "")
-    return Engine(lambda images: session.run(names, {"image": images}), tuple(names), text)
+    inputs = tuple(put.name for put in session.get_inputs())
+    return Engine(lambda images: session.run(names, {"image": images}), inputs, tuple(names), text)
 
 
 def _start_openvino(path: Path, threads: int | None, precision: str) -> Engine:
@@ -84,7 +91,8 @@ def _start_openvino(path: Path, threads: int | None, precision: str) -> Engine:
             f"{path}: is no model that openvino can run ({str(error).partition(chr(10))[0]})"
         ) from error
     names = [output.get_any_name() for output in compiled.outputs]
-    return Engine(lambda images: [compiled(images)[i].copy() for i in range(len(names))], tuple(names), text)
+    inputs = tuple(put.get_any_name() for put in compiled.inputs)
+    return Engine(lambda images: [compiled(images)[i].copy() for i in range(len(names))], inputs, tuple(names), text)
 
 
 _STARTERS: dict[str, Callable[[Path, int | None, str], Engine]] = {

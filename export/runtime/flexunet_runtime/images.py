@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from flexunet_runtime.dicom import is_dicom, read_picture
+from flexunet_runtime.dicom import is_dicom, picture_size, read_object, read_picture
 from flexunet_runtime.errors import DataError, NoImageError, TooLargeError
+from flexunet_runtime.files import is_readable
 from flexunet_runtime.window import Window, stretch
 
 MAX_PIXELS = 50_000_000  # checked before decoding: a small file can declare billions of pixels
@@ -25,6 +26,7 @@ _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "La", "RGBa"})
 _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES, _PHOTOMETRIC, _BITS_PER_SAMPLE = 277, 338, 262, 258  # tags of TIFF
 _SHORT, _WHITE_IS_ZERO = 3, 0
+_START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100  # encoders write some ten
 _WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
@@ -80,6 +82,25 @@ def decode_image(
         return _to_array(image, "image", channels, window)
 
 
+def decode_size(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Read from the header alone how large an image is before EXIF turns it.
+
+    Args:
+        content: What the file holds.
+        max_pixels: Most pixels.
+
+    Returns:
+        Height and width.
+
+    Raises:
+        DataError: See `read_image`.
+    """
+    if is_dicom(content):
+        return picture_size(read_object(content, "image", pixels=False), "image", max_pixels)
+    with _decoded(io.BytesIO(content), "image", decode=False, max_pixels=max_pixels) as image:
+        return image.height, image.width
+
+
 @contextmanager
 def open_image(path: str | Path, *, decode: bool = True) -> Iterator[Image.Image]:
     """Open an image file under the policy.
@@ -127,6 +148,8 @@ def is_wide(image: Image.Image) -> bool:
 
 
 def _opened(path: Path) -> IO[bytes]:
+    if path.exists() and not path.is_dir() and not is_readable(path):
+        raise DataError(f"{path}: is no regular file but a pipe or a device; remove it")
     # Pillow is given the open file: from a path it maps uncompressed TIFFs and turns them wrongly
     try:
         return path.open("rb")
@@ -145,6 +168,7 @@ def _decoded(file: IO[bytes], name: str, *, decode: bool = True, max_pixels: int
             with Image.open(file, formats=_FORMATS) as image:
                 _check_header(image, name, max_pixels)
                 if decode:
+                    _check_scans(file, image, name)
                     image.load()
                     _check_end(file, image, name)
                     ImageOps.exif_transpose(image, in_place=True)
@@ -174,8 +198,8 @@ def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
         raise TooLargeError(
             f"{name}: {width}x{height} px is over the limit of {max_pixels / 1e6:g} megapixels; tile it"
         )
-    if getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{name}: holds {getattr(image, 'n_frames', 0)} frames; save the one you want as its own file")
+    if _has_frames(image):
+        raise DataError(f"{name}: holds several frames; save the one you want as its own file")
     if image.format in {"PNG", "TIFF"} and not is_wide(image) and ";16" in str(getattr(image, "tile", "")):
         raise DataError(f"{name}: has 16 bits in each of several channels; save it as 16-bit greyscale or as 8-bit RGB")
     tags = getattr(image, "tag_v2", {})
@@ -186,6 +210,30 @@ def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
         )
     if image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _WIDE_MODES:
         raise DataError(f"{name}: colour mode {image.mode} is not supported; convert it to RGB or greyscale")
+
+
+def _has_frames(image: Image.Image) -> bool:
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1) > 1
+    try:
+        image.seek(1)  # to count them would walk through all: some 60,000 fit into a small file
+    except EOFError:
+        return False
+    return True
+
+
+def _check_scans(file: IO[bytes], image: Image.Image, name: str) -> None:
+    """Refuse a JPEG that is decoded over and over: each scan is a pass over all pixels.
+
+    Raises:
+        DataError: If it has far more than any encoder writes.
+    """
+    if image.format == "JPEG":
+        file.seek(0)
+        scans = file.read().count(_START_OF_SCAN)
+        file.seek(0)
+        if scans > _MOST_SCANS:
+            raise DataError(f"{name}: has {scans} scans, over the limit of {_MOST_SCANS}; save it again")
 
 
 def _check_end(file: IO[bytes], image: Image.Image, name: str) -> None:

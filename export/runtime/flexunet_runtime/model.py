@@ -1,6 +1,6 @@
 """Model: an ONNX file that flexunet has exported, ready to run."""
 
-import json
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,50 @@ from numpy.typing import NDArray
 
 from flexunet_runtime.engines import start_engine
 from flexunet_runtime.errors import DataError, ModelFileError, UserError
+from flexunet_runtime.files import fingerprint_files, is_readable
 from flexunet_runtime.images import DICOM_SUFFIXES, SUFFIXES, read_image
 from flexunet_runtime.masks import write_mask
+from flexunet_runtime.metadata import read_metadata
 from flexunet_runtime.onnx_guard import check_one_piece
+from flexunet_runtime.record import Record
 from flexunet_runtime.tiles import Tiling
 from flexunet_runtime.window import Window
+
+MAX_SIDE = 32_768  # px; what resizing needs grows with it
+
+
+def list_images(images: str | Path, out: Path) -> list[Path]:
+    """List the images of a folder, or the one file, and see that masks can be written for them.
+
+    Args:
+        images: The folder, or the file. Hidden files and files of other kinds are passed over.
+        out: Folder for the masks.
+
+    Returns:
+        The files, sorted by name.
+
+    Raises:
+        UserError: If the output folder holds the images, or two masks would have one name.
+    """
+    source = Path(images)
+    if not source.exists():
+        raise UserError(f"{source}: no such folder or image")
+    folder = source if source.is_dir() else source.parent
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; name a folder for the masks")
+    if out.resolve() == folder.resolve():
+        raise UserError(f"{out}: holds the images, which the masks would replace; name another folder for the masks")
+    if not source.is_dir():
+        return [source]
+    known = SUFFIXES | DICOM_SUFFIXES
+    found = sorted(p for p in source.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
+    by_stem: dict[str, Path] = {}
+    for path in found:
+        # some file systems take names for one that differ in case
+        twin = by_stem.setdefault(path.stem.casefold(), path)
+        if twin is not path:
+            raise UserError(f"{path}: its mask would have the name of that of {twin.name}; rename one")
+    return [path for path in found if not path.is_dir()]
 
 
 class Model:
@@ -47,17 +86,14 @@ class Model:
         check_one_piece(self.path)
         self._engine = start_engine(engine, self.path, threads, precision)
         try:
-            self.metadata: dict[str, Any] = json.loads(self._engine.metadata)
-            self.names = tuple(map(str, self.metadata["rgb_map"]))
-            self.colors = tuple((int(r), int(g), int(b)) for r, g, b in self.metadata["rgb_map"].values())
-            height, width = map(int, self.metadata["image_size"])
-            fixed = self.metadata.get("fixed_size")
-            of_volumes = Window.parse(self.metadata.get("volume_window"))  # which `flexunet predict` prefers too
-            self.window = of_volumes or Window.parse(self.metadata.get("image_window"))
-            self.fixed_size = (int(fixed[0]), int(fixed[1])) if fixed else None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ModelFileError(f"{self.path}: was not exported by flexunet: it does not name its classes") from error
-        self.image_size = (height, width)
+            found = read_metadata(self._engine.metadata)
+        except ValueError as error:
+            raise ModelFileError(f"{self.path}: {error}") from error
+        self.metadata, self.names, self.colors = found.content, found.names, found.colors
+        if self._engine.inputs != ("image",) or not {"mask"} <= set(self._engine.outputs) <= {"mask", "probabilities"}:
+            raise ModelFileError(f"{self.path}: has other inputs or outputs than flexunet exports; export it again")
+        self.image_size, self.fixed_size = found.image_size, found.fixed_size
+        self.window = Window.parse(found.volume_window or found.image_window)  # as `flexunet predict` prefers
 
     def read(self, path: str | Path) -> NDArray[np.uint8]:
         """Read an image as the model wants it, shape ``(H, W, 3)``, uint8; see `read_image`."""
@@ -109,21 +145,36 @@ class Model:
         mask: NDArray[np.uint8] = total.argmax(axis=0).astype(np.uint8)
         return mask[plan.inner]
 
-    def predict_folder(self, images: str | Path, out: str | Path, *, tiled: bool = False) -> Iterator[tuple[Path, str]]:
+    def predict_folder(
+        self, images: str | Path, out: str | Path, *, tiled: bool = False, overwrite: bool = False
+    ) -> Iterator[tuple[Path, str]]:
         """Predict each image of a folder, or one file, and write a palette PNG under its stem.
+
+        A folder that was begun with the same model is gone on with: what is there is not predicted again.
 
         Args:
             images: The folder, or the file.
             out: Folder for the masks.
             tiled: Whether larger images are predicted in tiles.
+            overwrite: Whether a folder that is not empty may be written to, and all of it predicted again.
 
         Yields:
-            Each image's path, and what is wrong with it, or "".
+            Path of each image that was left, and what is wrong with it, or "".
+
+        Raises:
+            UserError: If masks would replace images or files of others, or each other.
         """
-        source, target = Path(images), Path(out)
-        target.mkdir(parents=True, exist_ok=True)
-        for path in [source] if source.is_file() else sorted(source.iterdir()):
-            if path.suffix.lower() not in SUFFIXES | DICOM_SUFFIXES or path.name.startswith("."):
+        target = Path(out)
+        found = list_images(images, target)
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        record = Record(target, {"model_sha256": digest, "tiled": tiled}, "--overwrite")
+        done = record.done() if not overwrite and record.goes_on() else {}
+        record.begin(again=overwrite)
+        for path in found:
+            mark = fingerprint_files([path]) if is_readable(path) else ""
+            mask_path = target / f"{path.stem}.png"
+            if done.get(path.stem) == mark and mask_path.is_file():
                 continue
             try:
                 image = self.read(path)
@@ -131,7 +182,8 @@ class Model:
             except (DataError, MemoryError) as error:
                 yield path, str(error)
                 continue
-            write_mask(target / f"{path.stem}.png", mask, self.colors)
+            write_mask(mask_path, mask, self.colors)
+            record.add(path.stem, mark)
             yield path, ""
 
     def apply(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -146,9 +198,41 @@ class Model:
 
         Raises:
             DataError: If the images have another shape or type, or a size that the model does not take.
+            ModelFileError: If the engine fails, or gives no masks of these classes.
+            MemoryError: If there is not enough.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise DataError(f"images have shape {images.shape} and type {images.dtype}; expected (N, H, W, 3), uint8")
         if self.fixed_size is not None and images.shape[1:3] != self.fixed_size:
             raise DataError(f"image is {images.shape[1:3]} px; this model was exported for {self.fixed_size} alone")
-        return dict(zip(self._engine.outputs, self._engine.run(np.ascontiguousarray(images)), strict=True))
+        if max(images.shape[1:3]) > MAX_SIDE:
+            raise DataError(
+                f"image is {images.shape[2]}x{images.shape[1]} px, over the limit of {MAX_SIDE} a side; tile it"
+            )
+        try:
+            outputs = self._engine.run(np.ascontiguousarray(images))
+        except Exception as error:  # each engine raises kinds of its own
+            reason = str(error).partition("\n")[0][:200] or type(error).__name__
+            if isinstance(error, MemoryError) or "allocate" in reason or "bad_alloc" in reason:
+                raise MemoryError("memory ran out while the image was predicted") from error
+            raise ModelFileError(f"{self.path}: cannot be run ({reason})") from error
+        found = dict(zip(self._engine.outputs, outputs, strict=True))
+        self._check(found, images.shape[:3])
+        return found
+
+    def _check(self, found: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> None:
+        """See that the outputs are those of the classes that the file names.
+
+        Raises:
+            ModelFileError: If they are not.
+        """
+        mask, probabilities = found["mask"], found.get("probabilities")
+        if mask.shape != shape or mask.dtype != np.uint8:
+            raise ModelFileError(
+                f"{self.path}: gives masks of shape {mask.shape} and type {mask.dtype}, which are none"
+            )
+        classes = len(self.names)
+        top = int(mask.max(initial=0))
+        of_probabilities = (shape[0], classes, *shape[1:])
+        if top >= classes or (probabilities is not None and probabilities.shape != of_probabilities):
+            raise ModelFileError(f"{self.path}: names {classes} classes, and its network has others; export it again")

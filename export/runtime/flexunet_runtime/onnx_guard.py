@@ -16,10 +16,11 @@ _MESSAGES = {
     "graph": {1: "node", 5: "tensor"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+    "attribute": {5: "tensor", 10: "tensor"},
     "tensor": {},
 }
 _SPARSE = {("graph", 15), ("attribute", 22), ("attribute", 23)}
+_BRANCHES = {("attribute", 6), ("attribute", 11)}  # graphs in a node: loops, which may be without end, and branches
 _TYPE, _RAW = 2, 9  # fields of a tensor: the type of its numbers, and their bytes
 _FLOATS = {1: "<f4", 10: "<f2", 11: "<f8"}
 _WIDTHS = {1: 8, 2: 0, 5: 4}  # bytes of a field by its wire type; of the second kind it says so itself
@@ -54,6 +55,8 @@ def _walk(path: Path, content: mmap.mmap, span: tuple[int, int], kind: str, dept
     for field, value in _fields(content, *span):
         if (kind, field) in _SPARSE:
             raise ModelFileError(f"{path}: has sparse tensors, which flexunet does not export")
+        if (kind, field) in _BRANCHES:
+            raise ModelFileError(f"{path}: has loops or branches, which flexunet does not export; refused")
         if kind == "tensor" and field in _EXTERNAL and value != 0:
             raise ModelFileError(f"{path}: keeps weights in another file; refused: a model must be one file")
         if isinstance(value, int):

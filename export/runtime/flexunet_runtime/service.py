@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flexunet_runtime.batching import Answer, Batcher, Limits
-from flexunet_runtime.errors import NoImageError, TooLargeError, UserError
+from flexunet_runtime.errors import ModelFileError, NoImageError, TooLargeError, UserError
 from flexunet_runtime.images import decode_image
 from flexunet_runtime.masks import draw_overlay, encode_image, encode_mask
 from flexunet_runtime.model import Model
@@ -105,6 +105,8 @@ class Service:
                 answer = await _unless_gone(request, self._batcher.predict(image))
             except MemoryError as error:
                 raise HTTPException(503, f"{error or 'memory ran out'}; try again", {"Retry-After": "1"}) from error
+            except ModelFileError:  # no fault of the client
+                raise
             except UserError as error:
                 status = 413 if isinstance(error, TooLargeError) else 415 if isinstance(error, NoImageError) else 400
                 raise HTTPException(status, str(error)) from error
