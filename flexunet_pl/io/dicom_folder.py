@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flexunet_pl.common.errors import DataError
 from flexunet_runtime.dicom import is_dicom as begins_as_dicom
-from flexunet_runtime.dicom import is_radiograph, kind_of, read_object
+from flexunet_runtime.dicom import is_radiograph, kind_of, read_object, reading
 from flexunet_runtime.images import DICOM_SUFFIXES
 
 TAGS = (
@@ -81,24 +81,38 @@ def _scanned(folder: Path, changed_ns: int) -> DicomFolder:
         if not is_dicom(file):
             continue
         try:
-            header = read_object(file, str(file), pixels=False, tags=TAGS)
+            with reading(str(file)):
+                kind, name = _kind_of(file)
         except DataError as error:
             damaged[file] = str(error)
             continue
-        if "SOPClassUID" not in header:
-            damaged[file] = f"{file}: is damaged: it does not say what it is; export it again"
-        elif is_radiograph(header):
+        if kind == "radiograph":
             radiographs.add(file)
-        elif "Rows" not in header or (header.SOPClassUID in _NO_SCANS and "ImagePositionPatient" not in header):
-            others[kind_of(header)] += 1
+        elif kind == "other":
+            others[name] += 1
         else:
-            number, text = header.get("SeriesNumber"), header.get("SeriesDescription") or header.get("Modality") or ""
-            uid = str(header.get("SeriesInstanceUID", ""))
-            name = f"{uid} ({number if number is not None else 'without number'}: {text})"
-            is_localizer = "LOCALIZER" in (header.get("ImageType") or ())
-            (localizers if is_localizer else series).setdefault(name, []).append(file)
+            (localizers if kind == "localizer" else series).setdefault(name, []).append(file)
     if series:
         others["localizer"] += sum(map(len, localizers.values()))
     else:
         series = localizers
     return DicomFolder({name: tuple(files) for name, files in series.items()}, frozenset(radiographs), +others, damaged)
+
+
+def _kind_of(file: Path) -> tuple[str, str]:
+    """Tell what an object is: a radiograph, a localizer, a slice, or another kind, and what its series is called.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    header = read_object(file, str(file), pixels=False, tags=TAGS)
+    if "SOPClassUID" not in header:
+        raise DataError(f"{file}: is damaged: it does not say what it is; export it again")
+    if is_radiograph(header):
+        return "radiograph", ""
+    if "Rows" not in header or (header.SOPClassUID in _NO_SCANS and "ImagePositionPatient" not in header):
+        return "other", kind_of(header)
+    number, text = header.get("SeriesNumber"), header.get("SeriesDescription") or header.get("Modality") or ""
+    uid = str(header.get("SeriesInstanceUID", ""))
+    is_localizer = "LOCALIZER" in (header.get("ImageType") or ())
+    return "localizer" if is_localizer else "slice", f"{uid} ({'without number' if number is None else number}: {text})"

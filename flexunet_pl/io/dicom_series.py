@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.dicom_folder import TAGS, scan_folder
-from flexunet_runtime.dicom import apply_rescale, read_frames, read_object, rescale_of
+from flexunet_runtime.dicom import apply_rescale, read_frames, read_object, reading, rescale_of
 
 _SAME_PLACE_MM = 1e-3
 _OFF_GRID_MM = 0.5  # of a corner of a slice, at most; and half a pixel
@@ -133,7 +133,10 @@ def find_series(path: Path) -> Series:
         DataError: If there is none or another one, a part of it is damaged, or the slices do not lie on one grid.
     """
     files = (path,) if path.is_file() else _only_series(path)
-    slices = [here for file in files for here in _slices_of(path, file)]
+    slices = []
+    for file in files:
+        with reading(str(file)):
+            slices += _slices_of(path, file)
     normal = np.cross(*slices[0].direction)
     ordered = sorted(slices, key=lambda here: float(here.position_mm @ normal))
     _check_grid(path, ordered)

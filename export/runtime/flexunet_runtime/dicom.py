@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,31 @@ def read_object(source: Path | bytes, name: str, *, pixels: bool, tags: Sequence
     pydicom = _pydicom()
     file = source if isinstance(source, Path) else io.BytesIO(source)
     wanted = list(tags) if tags is not None else None
+    with reading(name):
+        _refuse_deflated(source, name)
+        return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Say of whatever goes wrong which object it is: pydicom converts values when they are asked for.
+
+    Args:
+        name: What the object is called in messages.
+
+    Raises:
+        DataError: If it is damaged.
+        UserError: As it comes.
+        MemoryError: With the name, if there is not enough.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns of values that the standard does not allow
-            _refuse_deflated(source, name)
-            return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
-    except DataError:
+            yield
+    except UserError:
         raise
+    except MemoryError as error:
+        raise MemoryError(f"{name}: memory ran out while it was read") from error
     except FileNotFoundError as error:
         raise DataError(f"{name}: no such file") from error
     except Exception as error:  # pydicom raises whatever its values do
@@ -124,21 +143,17 @@ def decode_frames(item: Any, name: str) -> NDArray[Any]:
         DataError: If they are damaged, in colours, or compressed in a way that nothing installed decodes.
         MemoryError: If there is not enough for them.
     """
-    samples = int(item.get("SamplesPerPixel", 1) or 1)
-    if samples != 1 or not str(item.get("PhotometricInterpretation", "MONOCHROME2")).startswith("MONOCHROME"):
-        raise DataError(f"{name}: is in colours; save it in grey")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values: NDArray[Any] = np.asarray(item.pixel_array)
-    except MemoryError as error:
-        raise MemoryError(f"{name}: memory ran out while it was read") from error
-    except Exception as error:
-        if "missing required dependencies" in str(error) or "no available" in str(error).lower():
+    from pydicom.pixels import get_decoder
+
+    with reading(name):
+        samples = int(item.get("SamplesPerPixel", 1) or 1)
+        if samples != 1 or not str(item.get("PhotometricInterpretation", "MONOCHROME2")).startswith("MONOCHROME"):
+            raise DataError(f"{name}: is in colours; save it in grey")
+        if _needs_library(item) and not get_decoder(item.file_meta.TransferSyntaxUID).is_available:
             syntax = item.file_meta.TransferSyntaxUID.name
-            raise DataError(f"{name}: is compressed as {syntax}, which is not read; save it uncompressed") from error
-        raise DataError(f"{name}: is damaged ({_reason(error)}); export it again or remove it") from error
-    return values.reshape(-1, *values.shape[-2:])
+            raise DataError(f"{name}: is compressed as {syntax}, which is not read; save it uncompressed")
+        values: NDArray[Any] = np.asarray(item.pixel_array)
+        return values.reshape(-1, *values.shape[-2:])
 
 
 def apply_rescale(item: Any, stored: NDArray[Any], scale: tuple[float, float]) -> NDArray[Any]:
@@ -192,16 +207,14 @@ def read_picture(source: Path | bytes, name: str, max_pixels: int) -> NDArray[An
         TooLargeError: If it has too many pixels.
         UserError: If pydicom is not installed.
     """
-    item = read_object(source, name, pixels=True)
-    picture_size(item, name, max_pixels)
-    (stored,) = read_frames(item, source, name)
-    if is_radiograph(item) and item.PhotometricInterpretation == "MONOCHROME1":
-        top = -1 if item.get("PixelRepresentation", 0) else (1 << int(item.BitsStored)) - 1
-        stored = top - stored.astype(np.int32)
-    try:
+    with reading(name):
+        item = read_object(source, name, pixels=True)
+        picture_size(item, name, max_pixels)
+        (stored,) = read_frames(item, source, name)
+        if is_radiograph(item) and item.PhotometricInterpretation == "MONOCHROME1":
+            top = -1 if item.get("PixelRepresentation", 0) else (1 << int(item.BitsStored)) - 1
+            stored = top - stored.astype(np.int32)
         return apply_rescale(item, stored, rescale_of(item))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{name}: its rescaling is no number; correct its header") from error
 
 
 def picture_size(item: Any, name: str, max_pixels: int) -> tuple[int, int]:
@@ -219,17 +232,15 @@ def picture_size(item: Any, name: str, max_pixels: int) -> tuple[int, int]:
         DataError: If it holds no picture, or several.
         TooLargeError: If it has too many pixels.
     """
-    if "Rows" not in item:
-        raise DataError(f"{name}: is a DICOM object without pixels ({kind_of(item)}); name an image")
-    try:
+    with reading(name):
+        if "Rows" not in item:
+            raise DataError(f"{name}: is a DICOM object without pixels ({kind_of(item)}); name an image")
         rows, columns, frames = (int(item.get(key, 1) or 1) for key in ("Rows", "Columns", "NumberOfFrames"))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: is damaged: its size is no number; export it again or remove it") from error
-    if frames != 1:
-        raise DataError(f"{name}: holds {frames} pictures; save the one that you want")
-    if rows * columns > max_pixels:
-        raise TooLargeError(f"{name}: {columns}x{rows} px is over the limit of {max_pixels / 1e6:g} megapixels")
-    return rows, columns
+        if frames != 1:
+            raise DataError(f"{name}: holds {frames} pictures; save the one that you want")
+        if rows * columns > max_pixels:
+            raise TooLargeError(f"{name}: {columns}x{rows} px is over the limit of {max_pixels / 1e6:g} megapixels")
+        return rows, columns
 
 
 def kind_of(item: Any) -> str:
@@ -248,4 +259,5 @@ def _pydicom() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200] or type(error).__name__
+    text = " ".join(str(error).split())[:200]
+    return "".join(c if c.isprintable() else "?" for c in text) or type(error).__name__

@@ -16,6 +16,7 @@ _MOST_CHARACTERS = 1_000_000
 _LONGEST_NAME = 200
 _LARGEST_SIDE = 65_536
 _DEEPEST = 100
+_MOST_DIGITS = 300  # of a whole number
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 # control characters, ends of lines, changes of direction, halves of letters
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -106,11 +107,11 @@ def _parse(text: str) -> dict[str, Any]:
     if not text or len(text) > _MOST_CHARACTERS or _depth(text) > _DEEPEST:
         raise ValueError(_FOREIGN)
     try:
-        content = json.loads(text, parse_constant=_refuse, parse_int=_finite, parse_float=_finite)
+        content = json.loads(text, parse_constant=_refuse, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise ValueError(_FOREIGN) from error
-    if not isinstance(content, dict):
-        raise ValueError(_FOREIGN)  # noqa: TRY004 - it is the file's fault
+    if not isinstance(content, dict) or not _is_of_numbers(content):
+        raise ValueError(_FOREIGN)
     return content
 
 
@@ -126,11 +127,15 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _finite(digits: str) -> int | float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits[:20]} is no number that computers hold")
-    return int(digits) if digits.lstrip("-").isdecimal() else number
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < _MOST_DIGITS else float(digits)
+
+
+def _is_of_numbers(value: Any) -> bool:
+    """Tell whether all numbers are ones that a computer holds."""
+    if isinstance(value, dict | list):
+        return all(map(_is_of_numbers, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _of_object(rgb_map: Any) -> Any:
