@@ -45,6 +45,21 @@ class Server:
         words = next(line for line in text.splitlines() if line.startswith(f"{key}:")).split()
         return int(words[1]) * (1024 if words[-1] == "kB" else 1)
 
+    def memory(self) -> int:
+        """Return the bytes of the process and of those that it has started, and keep the most that was seen."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        found = 0
+        for pid in (str(self.process.pid), *children):
+            try:
+                text = Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                continue
+            found += next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmRSS")), 0)
+        self.highest = max(self.highest, found)
+        return found
+
+    highest = 0
+
     def descriptors(self) -> int:
         """Return how many files and sockets it has open."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))

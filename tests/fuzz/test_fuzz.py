@@ -244,7 +244,8 @@ TARGETS = {
     "packed nifti": Target(packed_nifti, read_volume, (DataError,), 300, 0.02, ".nii.gz"),
     "mha": Target(mha, read_volume, (DataError,), 200, 0.01, ".mha"),
     "nrrd": Target(nrrd, read_volume, (DataError,), 200, 0.01, ".nrrd"),
-    "dicom": Target(dicom, lambda p: read_picture(p, str(p), 1 << 20), (DataError,), 300, 0.03, ".dcm", 10),  # a decoder that broke is started anew
+    # a decoder that broke is started anew
+    "dicom": Target(dicom, lambda p: read_picture(p, str(p), 1 << 20), (DataError,), 300, 0.03, ".dcm", 10),
     "npy": Target(arrays, read_array, (DataError,), 400, 0.03, ".npy"),
     "ini": Target(settings, lambda p: convert(p.read_bytes().decode("latin-1")), (UserError,), 500, 0.01, ".config"),
     "yaml": Target(configurations, lambda p: model_keys(["-c", str(p)]), (UserError,), 500, 0.01, ".yaml"),

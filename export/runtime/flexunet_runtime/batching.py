@@ -18,17 +18,27 @@ class Limits:
 
     Attributes:
         body_bytes: Of a request's body.
-        body_s: Seconds in which it must have come.
-        pixels: Of an image.
-        requests: That are read, wait or are predicted at a time; more are sent away with 503.
+        body_s: Seconds in which it must have come as a whole.
+        decode_s: Seconds in which it must be decoded.
+        pixels: Of an image; and of all images that are decoded or predicted at a time.
+        side: Height and width of an image, at most.
+        requests: That have come, and wait or are predicted at a time; more are sent away with 503.
         batch: Images of one size that are predicted at once.
+        connections: At a time, those that say nothing included; more are closed.
+        of_address: Connections of one address at a time.
+        reading_bytes: Of bodies that are being read, all together.
     """
 
     body_bytes: int = 20_000_000
     body_s: float = 10.0
+    decode_s: float = 5.0
     pixels: int = 16_000_000
+    side: int = 10_000
     requests: int = 20
     batch: int = 4
+    connections: int = 500
+    of_address: int = 250
+    reading_bytes: int = 100_000_000
 
 
 @dataclass(frozen=True)

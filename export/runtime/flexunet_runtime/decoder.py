@@ -71,6 +71,10 @@ class Decoder:
                 with contextlib.suppress(OSError):  # what was not sent is lost with it
                     stream.close()  # type: ignore[union-attr]
 
+    def __del__(self) -> None:
+        """End the process with the one that uses it."""
+        self.close()
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,12 +19,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flexunet_runtime.batching import Answer, Batcher, Limits
+from flexunet_runtime.budget import Budget
+from flexunet_runtime.decoder import Decoder
 from flexunet_runtime.errors import ModelFileError, NoImageError, TooLargeError, UserError
-from flexunet_runtime.images import decode_image
 from flexunet_runtime.masks import draw_overlay, encode_image, encode_mask
 from flexunet_runtime.model import Model
 
-_CODERS = 2  # threads that decode and encode, beside the one that predicts
+_CODERS = 2  # threads that encode, and processes that decode, beside the thread that predicts
 # the last is curl's default
 _TYPES = frozenset({"", "application/octet-stream", "application/dicom", "application/x-www-form-urlencoded"})
 
@@ -44,7 +46,11 @@ class Service:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self._batcher = Batcher(model, limits)
         self._coders = ThreadPoolExecutor(_CODERS, thread_name_prefix="code")
-        self._decoded = asyncio.Semaphore(2 * limits.batch)  # one batch is predicted, the next one is made ready
+        self._decoders = [Decoder(limits.decode_s) for _ in range(_CODERS)]
+        self._free = deque(self._decoders)  # one for each thread that decodes
+        self._decoding = ThreadPoolExecutor(_CODERS, thread_name_prefix="decode")
+        self._pixels = Budget(limits.pixels)
+        self._reading = Budget(limits.reading_bytes)
         self._inside = 0
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -73,19 +79,30 @@ class Service:
         handlers: dict[Any, Any] = {HTTPException: self._refuse, Exception: self._fail}
         return Starlette(routes=routes, exception_handlers=handlers)
 
+    def start(self) -> None:
+        """Start the processes that decode, which else begin with the first images."""
+        for decoder in self._decoders:
+            decoder.start()
+
+    def close(self) -> None:
+        """End the processes that decode."""
+        for decoder in self._decoders:
+            decoder.close()
+
     def _counted(
         self, make: Callable[[NDArray[np.uint8], Answer], Response]
     ) -> Callable[[Request], Awaitable[Response]]:
         """Return an endpoint that predicts the image of a request and makes an answer of it."""
 
         async def endpoint(request: Request) -> Response:
+            content = await self._body(request)  # those whose body does not come take no place of others
             if self.leaving or self._inside >= self.limits.requests:
                 why = "the service is about to end" if self.leaving else "too many requests wait already"
                 raise HTTPException(503, f"{why}; try again", {"Retry-After": "1"})
             self._inside += 1
             began = time.perf_counter()
             try:
-                response = await self._answer(request, make)
+                response = await self._answer(request, content, make)
             finally:
                 self._inside -= 1
             self._seconds.observe(time.perf_counter() - began)
@@ -94,23 +111,49 @@ class Service:
 
         return endpoint
 
-    async def _answer(self, request: Request, make: Callable[[NDArray[np.uint8], Answer], Response]) -> Response:
-        content = await self._body(request)
+    async def _answer(
+        self, request: Request, content: bytes, make: Callable[[NDArray[np.uint8], Answer], Response]
+    ) -> Response:
         loop = asyncio.get_running_loop()
-        async with self._decoded:
-            try:
-                image = await loop.run_in_executor(
-                    self._coders, decode_image, content, 3, self.model.window, self.limits.pixels
-                )
-                answer = await _unless_gone(request, self._batcher.predict(image))
-            except MemoryError as error:
-                raise HTTPException(503, f"{error or 'memory ran out'}; try again", {"Retry-After": "1"}) from error
-            except ModelFileError:  # no fault of the client
-                raise
-            except UserError as error:
-                status = 413 if isinstance(error, TooLargeError) else 415 if isinstance(error, NoImageError) else 400
-                raise HTTPException(status, str(error)) from error
+        taken = 0
+        try:
+            height, width = await loop.run_in_executor(self._decoding, self._size, content)
+            # an image takes many times its pixels: in floats, by class
+            taken = await self._pixels.take(height * width)
+            image = await loop.run_in_executor(self._decoding, self._image, content)
+            answer = await _unless_gone(request, self._batcher.predict(image))
             return await loop.run_in_executor(self._coders, make, image, answer)
+        except MemoryError as error:
+            raise HTTPException(503, f"{error or 'memory ran out'}; try again", {"Retry-After": "1"}) from error
+        except ModelFileError:  # no fault of the client
+            raise
+        except UserError as error:
+            status = 413 if isinstance(error, TooLargeError) else 415 if isinstance(error, NoImageError) else 400
+            raise HTTPException(status, str(error)) from error
+        finally:
+            self._pixels.give(taken)
+
+    def _size(self, content: bytes) -> tuple[int, int]:
+        """Read the size of an image, in a process that can be ended.
+
+        Raises:
+            TooLargeError: If a side is too long.
+        """
+        decoder = self._free.popleft()
+        try:
+            height, width = decoder.size(content, self.limits.pixels)
+        finally:
+            self._free.append(decoder)
+        if max(height, width) > self.limits.side:
+            raise TooLargeError(f"image: {width}x{height} px is over the limit of {self.limits.side} a side; tile it")
+        return height, width
+
+    def _image(self, content: bytes) -> NDArray[np.uint8]:
+        decoder = self._free.popleft()
+        try:
+            return decoder.image(content, 3, self.model.window, self.limits.pixels)
+        finally:
+            self._free.append(decoder)
 
     async def _body(self, request: Request) -> bytes:
         """Read a body within the limits.
@@ -125,18 +168,23 @@ class Service:
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self.limits.body_bytes:
             raise too_large
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size = 0
         try:
             async with asyncio.timeout(self.limits.body_s):
                 async for part in request.stream():
-                    size += len(part)
-                    if size > self.limits.body_bytes:
+                    if size + len(part) > self.limits.body_bytes:
                         raise too_large
+                    if not self._reading.try_take(len(part)):
+                        raise HTTPException(503, "too many bodies are being read; try again", {"Retry-After": "1"})
+                    size += len(part)
                     parts.append(part)
         except TimeoutError as error:
             raise HTTPException(408, f"the body did not come within {self.limits.body_s:g} s") from error
         except ClientDisconnect as error:
             raise HTTPException(499, "the client is gone") from error
+        finally:
+            self._reading.give(size)
         if not size:
             raise HTTPException(400, "the body is empty; send the bytes of an image file")
         return b"".join(parts)
