@@ -107,6 +107,7 @@ def measure(model: Path, body: bytes, seconds: float) -> None:
         "3,000 scans": scans(),
         "60,000 frames": frames(),
         "500,000 x 1": png(1, 500_000),
+        "4 megapixels": png(2048, 2048),
         "16 megapixels": png(4000, 4000),
     }
     announced = b"POST /mask HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
@@ -120,8 +121,7 @@ def measure(model: Path, body: bytes, seconds: float) -> None:
     for thread in threads:
         thread.start()
     time.sleep(3)
-    watch = threading.Thread(target=lambda: [server.memory() for _ in iter(lambda: stop.wait(0.1), True)], daemon=True)
-    watch.start()
+    threading.Thread(target=repeat, args=("memory", server.memory, 0.1), daemon=True).start()
     loud = latencies(port, body, seconds)
     peak = server.memory()
     for name, values in (("alone", quiet), ("among hostile ones", loud)):
@@ -131,7 +131,8 @@ def measure(model: Path, body: bytes, seconds: float) -> None:
     print(f"p95 among hostile clients {percentile(loud, 0.95) / percentile(quiet, 0.95):.2f} times the quiet one")
     print(f"memory: idle {idle / 1e6:.0f} MB, most {server.highest / 1e6:.0f} MB, now {peak / 1e6:.0f} MB")
     for name, counts in answers.items():
-        print(f"{name:>20}: {dict(counts)}")
+        if name != "memory":
+            print(f"{name:>20}: {dict(counts)}")
     began = time.perf_counter()
     server.process.terminate()
     status = server.process.wait(60)

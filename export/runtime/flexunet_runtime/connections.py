@@ -14,7 +14,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from flexunet_runtime.batching import Limits
 
-HEAD_S = 10.0  # seconds that a client has for the whole head of a request
 _LINES_PER_MINUTE = 60  # of the log
 
 _Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -67,7 +66,7 @@ class LimitedProtocol(H11Protocol):
 
     def _wait_for_head(self) -> None:
         self._stop_waiting()
-        self._late = self.loop.call_later(HEAD_S, self.transport.abort)
+        self._late = self.loop.call_later(self.limits.head_s, self.transport.abort)
 
     def _stop_waiting(self) -> None:
         if self._late is not None:

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import json
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -42,15 +43,26 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def image(self, content: bytes, channels: int, window: Window | None, max_pixels: int) -> NDArray[np.uint8]:
-        """Decode an image; see `flexunet_runtime.images.decode_image`."""
-        limits = [window.low, window.high] if window is not None else None
-        return self._ask("image", content, channels=channels, window=limits, max_pixels=max_pixels)[1]
+    def image(
+        self, content: bytes, channels: int, window: Window | None, max_pixels: int, at_once: int | None = None
+    ) -> tuple[int, int, NDArray[np.uint8]]:
+        """Decode an image; see `flexunet_runtime.images.decode_image`.
 
-    def size(self, content: bytes, max_pixels: int) -> tuple[int, int]:
-        """Read height and width from the header of an image; see `flexunet_runtime.images.decode_size`."""
-        height, width = self._ask("size", content, max_pixels=max_pixels)[0]["size"]
-        return int(height), int(width)
+        Args:
+            content: What the file holds.
+            channels: As there.
+            window: As there.
+            max_pixels: As there.
+            at_once: Most pixels that are decoded at once; of larger ones the size alone is told.
+
+        Returns:
+            Height and width by the header, and the image, or an empty array.
+        """
+        limits = [window.low, window.high] if window is not None else None
+        options = {"channels": channels, "window": limits, "max_pixels": max_pixels, "at_once": at_once}
+        header, values = self._ask("image", content, **options)
+        height, width = header["size"]
+        return int(height), int(width), values
 
     def frames(self, content: bytes, name: str) -> NDArray[Any]:
         """Decode the stored values of a DICOM object; see `flexunet_runtime.dicom.read_frames`."""
@@ -83,7 +95,7 @@ class Decoder:
             alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", _IS_CHILD), "1")
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flexunet_runtime.decoder"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
                 env={**os.environ, **alone, "PYTHONPATH": path},
             )  # fmt: skip
         return self._process
@@ -97,19 +109,15 @@ class Decoder:
         name = options.get("name", "image")
         with self._lock:
             process = self._running()
-            timer = threading.Timer(self._seconds, process.kill)
-            began = time.monotonic()
-            timer.start()
+            until = time.monotonic() + self._seconds
             try:
                 _send(process.stdin, {"what": what, **options}, content)  # type: ignore[arg-type]
-                header, data = _receive(process.stdout)  # type: ignore[arg-type]
+                header, data = _receive(process.stdout, until)  # type: ignore[arg-type]
             except (OSError, EOFError, ValueError) as error:
-                late = time.monotonic() - began >= self._seconds
                 self.close()
+                late = isinstance(error, TimeoutError)
                 why = f"takes longer than {self._seconds:g} s to decode" if late else "breaks its decoder"
                 raise DataError(f"{name}: {why}; refused, save it again") from error
-            finally:
-                timer.cancel()
         if "error" in header:
             raise _ERRORS.get(header["kind"], DataError)(header["error"])
         values = np.frombuffer(data, np.dtype(header["type"])) if "type" in header else np.empty(0)
@@ -135,21 +143,36 @@ def is_child() -> bool:
 
 def _send(stream: IO[bytes], header: dict[str, Any], content: bytes | memoryview) -> None:
     text = json.dumps({**header, "bytes": len(content)}).encode()
-    stream.write(struct.pack("<I", len(text)) + text)
-    stream.write(content)
-    stream.flush()
+    for part in (struct.pack("<I", len(text)) + text, content):
+        left = memoryview(part)
+        while left:
+            left = left[stream.write(left) :]
 
 
-def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
-    (length,) = struct.unpack("<I", _exactly(stream, 4))
-    header: dict[str, Any] = json.loads(_exactly(stream, length))
-    return header, _exactly(stream, header["bytes"])
+def _receive(stream: IO[bytes], until: float | None = None) -> tuple[dict[str, Any], bytearray]:
+    (length,) = struct.unpack("<I", _exactly(stream, 4, until))
+    header: dict[str, Any] = json.loads(_exactly(stream, length, until))
+    return header, _exactly(stream, header["bytes"], until)
 
 
-def _exactly(stream: IO[bytes], count: int) -> bytes:
-    content = stream.read(count)
-    if len(content) < count:
-        raise EOFError("the other process is gone")
+def _exactly(stream: IO[bytes], count: int, until: float | None) -> bytearray:
+    """Read so many bytes, until a time by the clock.
+
+    Raises:
+        EOFError: If the other process is gone.
+        TimeoutError: If they do not come in time.
+    """
+    content = bytearray(count)
+    view, got = memoryview(content), 0
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    while got < count:
+        if until is not None and not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            raise TimeoutError
+        more: int = stream.readinto(view[got:])  # type: ignore[attr-defined]
+        if not more:
+            raise EOFError
+        got += more
     return content
 
 
@@ -157,16 +180,19 @@ def _answer(header: dict[str, Any], content: bytes) -> tuple[dict[str, Any], byt
     from flexunet_runtime.dicom import decode_frames, read_object
     from flexunet_runtime.images import decode_image, decode_size
 
-    if header["what"] == "size":
-        return {"size": decode_size(content, header["max_pixels"])}, b""
+    told: dict[str, Any] = {}
     if header["what"] == "frames":
         name = header["name"]
         values = decode_frames(read_object(content, name, pixels=True), name)
     else:
+        height, width = told["size"] = decode_size(content, header["max_pixels"])
+        if header["at_once"] is not None and height * width > header["at_once"]:
+            return told, b""
         window = Window.parse(header["window"])
         values = decode_image(content, header["channels"], window, header["max_pixels"])
     values = np.ascontiguousarray(values)
-    return {"shape": values.shape, "type": values.dtype.str}, values.data.cast("B") if values.size else b""
+    told |= {"shape": values.shape, "type": values.dtype.str}
+    return told, values.data.cast("B") if values.size else b""
 
 
 def main() -> None:
@@ -175,7 +201,7 @@ def main() -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    source, target = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    source, target = sys.stdin.buffer.raw, os.fdopen(os.dup(1), "wb", buffering=0)  # type: ignore[union-attr]
     os.dup2(2, 1)  # what libraries print must not stand among the answers
     while True:
         try:
@@ -183,7 +209,7 @@ def main() -> None:
         except (EOFError, OSError):
             return
         try:
-            answer, data = _answer(header, content)
+            answer, data = _answer(header, bytes(content))
         except (UserError, MemoryError) as error:
             answer, data = {"kind": type(error).__name__, "error": str(error) or "memory ran out"}, b""
         except Exception as error:

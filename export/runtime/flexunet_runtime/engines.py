@@ -57,7 +57,7 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Engin
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is said by us, in one line
     options.enable_mem_pattern = False  # it plans memory for one size of images, and keeps a plan for each that comes
     if threads is not None:
         options.intra_op_num_threads = threads

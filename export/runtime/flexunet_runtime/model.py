@@ -84,6 +84,7 @@ class Model:
         if not self.path.is_file():
             raise ModelFileError(f"{self.path}: no such file")
         check_one_piece(self.path)
+        self._options = engine, precision
         self._engine = start_engine(engine, self.path, threads, precision)
         try:
             found = read_metadata(self._engine.metadata)
@@ -94,6 +95,11 @@ class Model:
             raise ModelFileError(f"{self.path}: has other inputs or outputs than flexunet exports; export it again")
         self.image_size, self.fixed_size = found.image_size, found.fixed_size
         self.window = Window.parse(found.volume_window or found.image_window)  # as `flexunet predict` prefers
+
+    def on_one_thread(self) -> "Model":
+        """Return the same model, loaded once more, that predicts on the thread that calls it."""
+        engine, precision = self._options
+        return Model(self.path, engine, 1, precision)
 
     def read(self, path: str | Path) -> NDArray[np.uint8]:
         """Read an image as the model wants it, shape ``(H, W, 3)``, uint8; see `read_image`."""

@@ -106,7 +106,7 @@ def main() -> int:
     parser.add_argument("--precision", default="f32", choices=("f32", "bf16"), help="of OpenVINO")
     parser.add_argument("--threads", type=int, help="of a prediction; by default those of the machine")
     parser.add_argument("--max-body-mb", type=float, default=limits.body_bytes / 1e6, help="(default: 20)")
-    parser.add_argument("--max-megapixels", type=float, default=limits.pixels / 1e6, help="of an image (default: 16)")
+    parser.add_argument("--max-megapixels", type=float, default=limits.pixels / 1e6, help="of an image (default: 4.2)")
     parser.add_argument("--max-side", type=int, default=limits.side, help="of an image, in pixels (default: 10000)")
     parser.add_argument("--max-requests", type=int, default=limits.requests, help="at a time; then 503 (default: 20)")
     parser.add_argument("--max-connections", type=int, default=limits.connections, help="at a time (default: 500)")

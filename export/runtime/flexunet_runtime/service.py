@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from flexunet_runtime.batching import Answer, Batcher, Limits
+from flexunet_runtime.batching import LARGE, Answer, Batcher, Limits
 from flexunet_runtime.budget import Budget
 from flexunet_runtime.decoder import Decoder
 from flexunet_runtime.errors import ModelFileError, NoImageError, TooLargeError, UserError
@@ -117,10 +117,10 @@ class Service:
         loop = asyncio.get_running_loop()
         taken = 0
         try:
-            height, width = await loop.run_in_executor(self._decoding, self._size, content)
-            # an image takes many times its pixels: in floats, by class
-            taken = await self._pixels.take(height * width)
-            image = await loop.run_in_executor(self._decoding, self._image, content)
+            height, width, image = await loop.run_in_executor(self._decoding, self._decode, content, LARGE)
+            if not image.size:  # a large one takes many times its pixels, in floats by class, and waits for its turn
+                taken = await self._pixels.take(height * width)
+                _, _, image = await loop.run_in_executor(self._decoding, self._decode, content, None)
             answer = await _unless_gone(request, self._batcher.predict(image))
             return await loop.run_in_executor(self._coders, make, image, answer)
         except MemoryError as error:
@@ -133,27 +133,20 @@ class Service:
         finally:
             self._pixels.give(taken)
 
-    def _size(self, content: bytes) -> tuple[int, int]:
-        """Read the size of an image, in a process that can be ended.
+    def _decode(self, content: bytes, at_once: int | None) -> tuple[int, int, NDArray[np.uint8]]:
+        """Decode an image in a process that can be ended; of a large one read the size alone, and give no pixel.
 
         Raises:
             TooLargeError: If a side is too long.
         """
         decoder = self._free.popleft()
         try:
-            height, width = decoder.size(content, self.limits.pixels)
+            height, width, image = decoder.image(content, 3, self.model.window, self.limits.pixels, at_once)
         finally:
             self._free.append(decoder)
         if max(height, width) > self.limits.side:
             raise TooLargeError(f"image: {width}x{height} px is over the limit of {self.limits.side} a side; tile it")
-        return height, width
-
-    def _image(self, content: bytes) -> NDArray[np.uint8]:
-        decoder = self._free.popleft()
-        try:
-            return decoder.image(content, 3, self.model.window, self.limits.pixels)
-        finally:
-            self._free.append(decoder)
+        return height, width, image
 
     async def _body(self, request: Request) -> bytes:
         """Read a body within the limits.
