@@ -27,6 +27,10 @@ async function openModel(name, bytes) {
     const facts = readMetadata(bytes);
     if (facts.imageWindow) throw new Error("wants images of more than 8 bits, which browsers do not decode");
     const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+    const outputs = session.outputNames;
+    if (session.inputNames.join() !== "image" || !outputs.includes("mask") || outputs.some((name) => !["mask", "probabilities"].includes(name))) {
+      throw new Error("has other inputs or outputs than flexunet exports; export it again");
+    }
     model = { session, ...facts };
     legend.replaceChildren(...model.names.map((label, i) => legendItem(label, model.colors[i])));
     imageInput.disabled = false;
@@ -87,11 +91,22 @@ async function predict(file) {
     const image = new ort.Tensor("uint8", pixels, [1, height, width, 3]);
     const outputs = await used.session.run({ image }, ["mask"]);
     const seconds = ((performance.now() - began) / 1000).toFixed(2);
+    check(outputs.mask, [1, height, width], used.names.length);
     show(figure, caption, { name: file.name, width, height, pixels, mask: outputs.mask.data, seconds, used });
     say("Done.");
   } catch (error) {
     figure.classList.add("bad");
     caption.textContent = `${file.name}: ${error.message}`;
+  }
+}
+
+/** See that a mask is one of the classes that the model names: else colours would be those of others. */
+function check(mask, shape, classes) {
+  if (mask.type !== "uint8" || mask.dims.join() !== shape.join()) {
+    throw new Error(`the model gives masks of shape (${mask.dims.join(", ")}) and type ${mask.type}, which are none`);
+  }
+  if (mask.data.some((index) => index >= classes)) {
+    throw new Error(`the model names ${classes} classes, and its network has others; export it again`);
   }
 }
 

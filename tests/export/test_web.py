@@ -3,6 +3,7 @@
 import functools
 import http.server
 import io
+import json
 import shutil
 import subprocess
 import threading
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.export.conftest import noise
+from tests.export.test_kit import write_model
+from tests.export.test_metadata import CASES
 
 WEB = Path(__file__).parents[2] / "export" / "web"
 ORIGIN = "http://127.0.0.1"
@@ -110,3 +113,51 @@ def test_what_cannot_be_used_is_named(site, browser, tmp_path, exported):
         browser.find_element("id", "model").send_keys(str(tmp_path / f"{name}.onnx"))
         said = wait_for(browser, f"{STATUS}.startsWith('{name}.onnx: ') && {STATUS}")
         assert "is no ONNX file" in said or "was not exported by flexunet" in said
+
+
+@pytest.mark.slow
+@pytest.mark.case("H1")
+def test_the_browser_reads_and_refuses_metadata_as_the_runtime_does(site, browser, count):
+    browser.get(site)
+    wait_for(browser, f"{STATUS}.includes('ready')")
+    found = browser.execute_async_script(
+        """
+        const [texts, done] = arguments;
+        import("./model_file.mjs").then(({ parseMetadata }) => done(texts.map((text) => {
+          try { return { names: parseMetadata(text).names }; } catch (error) { return { reason: error.message }; }
+        })));
+        """,
+        [case["text"] for case in CASES],
+    )
+    differing = [
+        case["what"] for case, got in zip(CASES, found, strict=True)
+        if got.get("reason") != case.get("reason") or got.get("names") != case.get("names")
+    ]  # fmt: skip
+    count("H1", len(CASES) - len(differing), len(CASES), f"the page in Chromium reads and refuses alike {differing}")
+
+
+@pytest.mark.slow
+@pytest.mark.case("H1")
+def test_names_keep_their_order_and_never_become_markup(site, browser, tmp_path):
+    names = ["10", "2", "<img src=x onerror=document.title='markup'>", "__proto__", "1"]
+    facts = json.dumps({"format": 2, "image_size": [8, 8], "classes": [[n, [9, i, i]] for i, n in enumerate(names)]})
+    write_model(tmp_path / "odd.onnx", text=facts)
+    browser.get(site)
+    wait_for(browser, f"{STATUS}.includes('ready')")
+    title = browser.title
+    browser.find_element("id", "model").send_keys(str(tmp_path / "odd.onnx"))
+    wait_for(browser, f"{STATUS}.startsWith('odd.onnx: ready')")
+    Image.fromarray(noise(20, 30, 3)).save(tmp_path / "<b>a.png")
+    browser.find_element("id", "images").send_keys(str(tmp_path / "<b>a.png"))
+    wait_for(browser, "document.querySelectorAll('figure[data-counts]').length == 1")
+    assert [e.text for e in browser.find_elements("css selector", "#legend li")] == names
+    assert [e.text for e in browser.find_elements("css selector", "figure th")] == names
+    assert not browser.find_elements("css selector", "main img, main b")
+    assert browser.title == title
+    write_model(tmp_path / "more.onnx", add=7)
+    browser.find_element("id", "model").send_keys(str(tmp_path / "more.onnx"))
+    wait_for(browser, f"{STATUS}.startsWith('more.onnx: ready')")
+    Image.fromarray(noise(20, 30, 3)).save(tmp_path / "c.png")  # the same one again is no change
+    browser.find_element("id", "images").send_keys(str(tmp_path / "c.png"))
+    wait_for(browser, "document.querySelectorAll('figure.bad').length == 1")
+    assert "names 2 classes, and its network has others" in browser.find_element("css selector", "figure.bad").text
