@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import lightning.pytorch  # noqa: F401 - its log goes to the stream of its first import, which must not be a test's
 import numpy as np
 import pytest
 import torch

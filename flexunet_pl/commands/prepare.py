@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from flexunet_pl.commands.split import check_seed, write_split
+from flexunet_pl.common.cells import unguard
 from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import written_in_place
@@ -115,7 +116,7 @@ def _finish(out: Path, recipe: Recipe, failed: int, mode: Literal["link", "copy"
 def _compare_split(out: Path) -> int:
     """Say that the split which is there stays, and what it lacks."""
     with (out / "split.csv").open(encoding="utf-8", newline="") as file:
-        known = {row["image"] for row in csv.DictReader(file)}
+        known = {unguard(row["image"]) for row in csv.DictReader(file)}
     new = [pair.image.name for pair in survey_pairs(out / "slices").pairs if pair.image.name not in known]
     if new:
         say(

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from flexunet_pl.common.cells import guard
 from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import sha256_of, written_in_place
@@ -163,4 +164,4 @@ def _write_manifest(path: Path, pairs: Sequence[Pair], groups: Sequence[str], pl
         writer.writerow(["place", "group", "image", "mask", "image_sha256", "mask_sha256"])
         for pair, group, place in zip(pairs, groups, places, strict=True):
             hashes = [sha256_of(p) for p in pair]
-            writer.writerow([place, group, pair.image.name, pair.placed()[1][2], *hashes])
+            writer.writerow(map(guard, [place, group, pair.image.name, pair.placed()[1][2], *hashes]))

@@ -130,7 +130,9 @@ def passed_over(source: Path) -> dict[str, int]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += scan_folder(Path(place)).others
         for file in (Path(place) / name for name in names if not name.startswith(".")):
-            if file.is_file() and not (_is_known(file) or is_dicom(file) or holds_voxels_of(file)):
+            if not file.is_file():
+                found["pipe or device" if file.exists() else "broken link"] += 1
+            elif not (_is_known(file) or is_dicom(file) or holds_voxels_of(file)):
                 found[file.suffix.lower() or "without suffix"] += 1
         found.update("linked folder" for name in folders if (Path(place) / name).is_symlink())
     return dict(found)

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from flexunet_pl.common.cells import guard
 from flexunet_pl.common.console import harmless
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.metrics.intervals import FEW_GROUPS, bootstrap_mean
@@ -83,7 +84,7 @@ def write_comparison(path: Path, differences: Sequence[Difference]) -> None:
     with written_in_place(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(field.name for field in fields(Difference))
-        writer.writerows(astuple(difference) for difference in differences)
+        writer.writerows(map(guard, astuple(difference)) for difference in differences)
 
 
 def print_comparison(differences: Sequence[Difference], first: str, second: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flexunet_pl.common.cells import guard
 from flexunet_pl.common.console import harmless
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.metrics.intervals import FEW_GROUPS
@@ -113,8 +114,8 @@ def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]])
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([_defined(value, "") for value in row] for row in rows)
+        writer.writerow(map(guard, header))
+        writer.writerows([guard(_defined(value, "")) for value in row] for row in rows)
 
 
 def _defined(value: Any, empty: Any = None) -> Any:

@@ -1,6 +1,7 @@
 """Write a report as one self-contained page of HTML, and as Markdown with its pictures beside it."""
 
 import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from markupsafe import escape
 
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.report.blocks import Picture, Section, Table, Text
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # names of files may hold them
 
 
 def write_html(path: Path, title: str, sections: Sequence[Section]) -> None:
@@ -23,7 +26,7 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> None:
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     page = environment.get_template("page.html.j2").render(title=title, sections=sections, kind=_kind)
     with written_in_place(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(_CONTROL.sub("?", page), encoding="utf-8")
 
 
 def write_markdown(path: Path, title: str, sections: Sequence[Section]) -> None:
@@ -52,7 +55,7 @@ def write_markdown(path: Path, title: str, sections: Sequence[Section]) -> None:
             else:
                 lines += [*(_table_lines(block) if isinstance(block, Table) else _text_lines(block)), ""]
     with written_in_place(path) as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
+        temporary.write_text(_CONTROL.sub("?", "\n".join(lines)), encoding="utf-8")
 
 
 def _kind(block: Text | Table | Picture) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flexunet_pl.common.cells import unguard
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.yaml import read_yaml_text
 from flexunet_pl.io.pairing import PairingRule
@@ -153,7 +154,8 @@ def _remedy(path: Path) -> str:
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
-        return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        return [{k: unguard(text) if isinstance(text, str) else text for k, text in row.items()} for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: is damaged; {_remedy(path)}") from error
 
