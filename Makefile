@@ -65,7 +65,7 @@ SOAK ?= 10
 reliability: $(READY) ## repeat every fault of the programme, and write docs/reliability.md: 75 minutes on two cores
 	@mkdir -p build && rm -f $(COUNTS)
 	-FLEXUNET_RELIABILITY=$(COUNTS) FLEXUNET_FUZZ=$(FUZZ) $(BIN)/python -m pytest -m "reliability or case or fuzz"
-	$(BIN)/python benchmarks/service.py --soak $(SOAK) | tee build/service.txt
+	($(BIN)/python benchmarks/service.py --soak $(SOAK) && $(BIN)/python benchmarks/hostile.py) | tee build/service.txt
 	$(BIN)/python tests/reliability/page.py $(COUNTS) build/service.txt docs/reliability.md
 
 fuzz: $(READY) ## feed every reader with FUZZ mutants in all

@@ -116,7 +116,6 @@ def test_what_cannot_be_used_is_named(site, browser, tmp_path, exported):
 
 
 @pytest.mark.slow
-@pytest.mark.case("H1")
 def test_the_browser_reads_and_refuses_metadata_as_the_runtime_does(site, browser, count):
     browser.get(site)
     wait_for(browser, f"{STATUS}.includes('ready')")

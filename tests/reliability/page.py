@@ -17,6 +17,7 @@ TABLES = {
     "E": "Volumes",
     "F": "Configurations",
     "G": "Models and archives of strangers",
+    "H": "Deployment kit: metadata (H1), files (H2), the service (H3), models (H4); names in all verbs (H5)",
     "service": "The HTTP service",
     "fuzz": "Fuzzing",
 }
