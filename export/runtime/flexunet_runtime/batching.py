@@ -30,7 +30,8 @@ class Limits:
         decode_s: Seconds in which it must be decoded.
         pixels: Of an image; and of all large images that are decoded or predicted at a time.
         side: Height and width of an image, at most.
-        requests: That have come, and wait or are predicted at a time; more are sent away with 503.
+        requests: That have come, and wait or are predicted at a time, a quarter of them with large images; more are
+            sent away with 503.
         batch: Images of one size that are predicted at once.
         connections: At a time, those that say nothing included; more are closed.
         of_address: Connections of one address at a time.

@@ -51,7 +51,7 @@ class Service:
         self._decoding = ThreadPoolExecutor(_CODERS, thread_name_prefix="decode")
         self._pixels = Budget(limits.pixels)
         self._reading = Budget(limits.reading_bytes)
-        self._inside = 0
+        self._inside = self._large = 0
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._registry = registry
@@ -118,11 +118,18 @@ class Service:
         taken = 0
         try:
             height, width, image = await loop.run_in_executor(self._decoding, self._decode, content, LARGE)
-            if not image.size:  # a large one takes many times its pixels, in floats by class, and waits for its turn
+            if image.size:
+                return await self._predict(request, image, make)
+            # a large one takes many times its pixels, in floats by class: it waits for its turn, and not too many do
+            if self._large >= max(1, self.limits.requests // 4):
+                raise HTTPException(503, "too many large images wait already; try again", {"Retry-After": "1"})
+            self._large += 1
+            try:
                 taken = await self._pixels.take(height * width)
                 _, _, image = await loop.run_in_executor(self._decoding, self._decode, content, None)
-            answer = await _unless_gone(request, self._batcher.predict(image))
-            return await loop.run_in_executor(self._coders, make, image, answer)
+                return await self._predict(request, image, make)
+            finally:
+                self._large -= 1
         except MemoryError as error:
             raise HTTPException(503, f"{error or 'memory ran out'}; try again", {"Retry-After": "1"}) from error
         except ModelFileError:  # no fault of the client
@@ -132,6 +139,12 @@ class Service:
             raise HTTPException(status, str(error)) from error
         finally:
             self._pixels.give(taken)
+
+    async def _predict(
+        self, request: Request, image: NDArray[np.uint8], make: Callable[[NDArray[np.uint8], Answer], Response]
+    ) -> Response:
+        answer = await _unless_gone(request, self._batcher.predict(image))
+        return await asyncio.get_running_loop().run_in_executor(self._coders, make, image, answer)
 
     def _decode(self, content: bytes, at_once: int | None) -> tuple[int, int, NDArray[np.uint8]]:
         """Decode an image in a process that can be ended; of a large one read the size alone, and give no pixel.
