@@ -7,24 +7,22 @@ nearest. Both are judged here by what stands around a pixel.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_pl.io.color_mixtures import between_three, between_two, distance_to, nearest_part, of_all
 from flexunet_pl.rgb_map import RgbMap, pack_colors
 
 UnknownColors = Literal["error", "nearest", "background"]
 
 _MIXED = 24.0  # distance in R, G, B up to which a colour counts as mixed of two; rounding and ringing stay below
 _MIXED_JPEG = 60.0  # in blocks of colour that bleed
-_OVERSHOOT = 0.15  # of a mixture: a Lanczos filter rings
 _REACH = 3  # px: as far as a smoothing filter mixes
 _REACH_JPEG = 6
 _SQUARE, _SOLID, _SOLID_JPEG = 2, 3, 6  # px, sides: of what is no thin line, of what is solid
 _CORE_JPEG = 2  # px of the same class to each side of a pixel that is no border
-_AT_ONCE = 200_000  # colours times triples
 _FEW = 3  # pixels of one colour: fewer are no region
 
 
@@ -92,20 +90,20 @@ def index_colors(pixels: NDArray[np.uint8], rgb_map: RgbMap, *, lossy: bool = Fa
     colors = pixels.reshape(-1, 3)[places].astype(np.float32)
     found = index.ravel()[places]
     tolerance = _MIXED_JPEG if lossy else _MIXED
-    near = _distance(colors, rgb_map.palette[found].astype(np.float32)) <= rgb_map.far_distance / 2
+    near = distance_to(colors, rgb_map.palette[found].astype(np.float32)) <= rgb_map.far_distance / 2
     known = near.copy()
     palette = rgb_map.palette.astype(np.float32)
     around = _classes_around(index, sure, _REACH_JPEG if lossy else _REACH).reshape(-1)[places]
     for members, which in _by_count(around):
         nearby, seen = palette[members], colors[which]
-        nearest, distance = _nearest_part(seen, nearby)
+        nearest, distance = nearest_part(seen, nearby)
         mixed = distance <= tolerance
         if members.shape[1] > 2 and not mixed.all():
-            mixed[~mixed] = _between_three(seen[~mixed], nearby[~mixed], tolerance)
+            mixed[~mixed] = between_three(seen[~mixed], nearby[~mixed], tolerance)
         # a structure too thin to show its own colour is mixed of what is around it and of its class, the nearest
         thin = ~mixed & ~near[which] & (rgb_map.far_distance >= 2 * tolerance)
         if thin.any():
-            thin[thin] = _between_two(seen[thin], nearby[thin], palette[found[which[thin]]], tolerance)
+            thin[thin] = between_two(seen[thin], nearby[thin], palette[found[which[thin]]], tolerance)
         part = members[np.arange(len(members)), nearest]
         found[which] = np.where(mixed | ~(near[which] | thin), part, found[which])
         known[which] |= mixed | thin
@@ -176,76 +174,6 @@ def _by_count(around: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], NDArray[
         yield members[which[pixels]], pixels
 
 
-def _nearest_part(
-    colors: NDArray[np.float32], palettes: NDArray[np.float32]
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Find the two classes of which each colour is best mixed.
-
-    Args:
-        colors: Shape ``(N, 3)``.
-        palettes: Colours of the classes around each, shape ``(N, S, 3)``.
-
-    Returns:
-        Which of its classes is the nearer one of the two, and the distance to their mixtures.
-    """
-    alone = _distance(colors[:, None], palettes)
-    nearest, best = alone.argmin(axis=1), alone.min(axis=1)
-    for one, two in combinations(range(palettes.shape[1]), 2):
-        share, distance = _mixture(colors, palettes[:, one], palettes[:, two], -_OVERSHOOT)
-        better = distance < best
-        best = np.where(better, distance, best)
-        nearest = np.where(better, np.where(share < 0.5, one, two), nearest)
-    return nearest, best
-
-
-def _between_two(
-    colors: NDArray[np.float32], palettes: NDArray[np.float32], others: NDArray[np.float32], tolerance: float
-) -> NDArray[np.bool_]:
-    """Tell which colours are mixed of one of the classes around them and of another one, shape ``(N, 3)``."""
-    found = np.zeros(len(colors), dtype=bool)
-    for one in range(palettes.shape[1]):
-        found |= _mixture(colors, palettes[:, one], others, 0)[1] <= tolerance
-    return found
-
-
-def _mixture(
-    colors: NDArray[np.float32], ones: NDArray[np.float32], others: NDArray[np.float32], lowest: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the share of the other colour in the mixture of two that is nearest to each colour, and its distance."""
-    along, away = others - ones, colors - ones
-    length = np.maximum(np.einsum("nc,nc->n", along, along), 1)
-    share = (np.einsum("nc,nc->n", away, along) / length).clip(lowest, 1 + _OVERSHOOT)
-    return share, _distance(away, share[:, None] * along)
-
-
-def _between_three(colors: NDArray[np.float32], palettes: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
-    """Tell which colours are mixed of three of the classes around them, as where three classes meet."""
-    found = np.zeros(len(colors), dtype=bool)
-    threes = np.array(list(combinations(range(palettes.shape[1]), 3)), dtype=np.intp).reshape(-1, 3)
-    if not len(threes):
-        return found
-    step = max(1, _AT_ONCE // len(threes))
-    for start in range(0, len(colors), step):
-        near = palettes[start : start + step][:, threes]  # (N, T, 3, 3)
-        corner, u, v = near[:, :, 0], near[:, :, 1] - near[:, :, 0], near[:, :, 2] - near[:, :, 0]
-        away = colors[start : start + step, None] - corner
-        uu, uv, vv, ua, va = ((x * y).sum(axis=2) for x, y in ((u, u), (u, v), (v, v), (u, away), (v, away)))
-        area = uu * vv - uv * uv  # 0 of three on one line: those are mixed of two
-        flat = area <= 1e-3 * uu * vv
-        area = np.where(flat, 1, area)
-        one, two = (vv * ua - uv * va) / area, (uu * va - uv * ua) / area
-        inside = (np.minimum(one, two) > -_OVERSHOOT) & (one + two < 1 + _OVERSHOOT) & ~flat
-        off = away - one[..., None] * u - two[..., None] * v
-        found[start : start + step] = (inside & ((off**2).sum(axis=2) <= tolerance**2)).any(axis=1)
-    return found
-
-
-def _distance(colors: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    off = colors - other
-    distance: NDArray[np.float32] = np.sqrt(np.einsum("...c,...c->...", off, off))
-    return distance
-
-
 def _solid_region(
     pixels: NDArray[np.uint8],
     unknown: NDArray[np.bool_],
@@ -265,7 +193,7 @@ def _solid_region(
         rows, columns = np.nonzero(_squares(unknown, _SOLID_JPEG))
         seen = pixels[rows, columns]
         colors = seen.astype(np.float32)
-        clear = _nearest_part(colors, _of_all(colors, palette))[1] > tolerance
+        clear = nearest_part(colors, of_all(colors, palette))[1] > tolerance
         if not clear.any():
             return None
         r, g, b = map(int, np.median(seen[clear], axis=0))
@@ -277,8 +205,8 @@ def _solid_region(
     solid = np.bincount(which.ravel(), weights=square, minlength=len(seen)) > 0
     scattered = np.flatnonzero(~solid & (counts >= _FEW))
     colors = seen[scattered].astype(np.float32)
-    every = _of_all(colors, palette)
-    foreign = (_nearest_part(colors, every)[1] > tolerance) & ~_between_three(colors, every, tolerance)
+    every = of_all(colors, palette)
+    foreign = (nearest_part(colors, every)[1] > tolerance) & ~between_three(colors, every, tolerance)
     solid[scattered[foreign]] = True
     if not solid.any():
         return None
@@ -286,11 +214,6 @@ def _solid_region(
     rows, columns = np.nonzero(codes == pack_colors(color[None])[0])
     r, g, b = map(int, color)
     return Region((r, g, b), len(rows), int(rows[0]), int(columns[0]))
-
-
-def _of_all(colors: NDArray[np.float32], palette: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give each colour all classes, as if they stood around it."""
-    return np.broadcast_to(palette, (len(colors), *palette.shape))
 
 
 def _squares(chosen: NDArray[np.bool_], side: int, codes: NDArray[np.uint32] | None = None) -> NDArray[np.bool_]:

@@ -41,6 +41,7 @@ class Decoder:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
         self._lock = threading.Lock()
 
     def image(
@@ -76,7 +77,7 @@ class Decoder:
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
-        if process is not None:
+        if process is not None and os.getpid() == self._owner:  # a process that was forked has but a copy
             process.kill()
             process.wait()
             for stream in (process.stdin, process.stdout):
@@ -94,7 +95,7 @@ class Decoder:
             path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
             alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", _IS_CHILD), "1")
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flexunet_runtime.decoder"],
+                [sys.executable, "-P", "-m", "flexunet_runtime.decoder"],  # the working folder may hold modules
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
                 env={**os.environ, **alone, "PYTHONPATH": path},
             )  # fmt: skip

@@ -1,7 +1,6 @@
 """Images as arrays: the one decode policy, of the runtime, of its service and of flexunet_pl."""
 
 import io
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from flexunet_runtime.dicom import is_dicom, picture_size, read_object, read_picture
 from flexunet_runtime.errors import DataError, NoImageError, TooLargeError
 from flexunet_runtime.files import is_readable
+from flexunet_runtime.tiff import BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, tiff_bands
 from flexunet_runtime.window import Window, stretch
 
 MAX_PIXELS = 50_000_000  # checked before decoding: a small file can declare billions of pixels
@@ -24,8 +24,7 @@ DICOM_SUFFIXES = frozenset({".dcm", ".ima"})
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix says; other decoders are never started
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "La", "RGBa"})
-_SAMPLES_PER_PIXEL, _EXTRA_SAMPLES, _PHOTOMETRIC, _BITS_PER_SAMPLE = 277, 338, 262, 258  # tags of TIFF
-_SHORT, _WHITE_IS_ZERO = 3, 0
+_EXTRA_SAMPLES, _PHOTOMETRIC, _WHITE_IS_ZERO = 338, 262, 0  # tags of TIFF, and a value
 _START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100  # encoders write some ten
 _WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
@@ -205,7 +204,7 @@ def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
     tags = getattr(image, "tag_v2", {})
     if tags.get(_EXTRA_SAMPLES) and 0 in tags[_EXTRA_SAMPLES]:  # neither kind of alpha
         raise DataError(
-            f"{name}: has {tags.get(_SAMPLES_PER_PIXEL)} bands, of which some are no colours; save the three or the "
+            f"{name}: has {tags.get(SAMPLES_PER_PIXEL)} bands, of which some are no colours; save the three or the "
             "one that you want"
         )
     if image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _WIDE_MODES:
@@ -270,39 +269,8 @@ def _wide_values(image: Image.Image, name: str) -> NDArray[np.generic]:
         return values
     if image.mode == "F":
         raise DataError(f"{name}: says that 0 is white, of numbers that have no black; save it with 0 as black")
-    bits = tags.get(_BITS_PER_SAMPLE, (16,))
+    bits = tags.get(BITS_PER_SAMPLE, (16,))
     return np.asarray((1 << int(bits[0])) - 1 - values.astype(np.int64))
-
-
-def tiff_bands(file: IO[bytes]) -> tuple[int, int] | None:
-    """Read from the first directory of a TIFF file how many bands it has, and of how many bits.
-
-    Args:
-        file: The file.
-
-    Returns:
-        Both; None where it is no TIFF, or does not say it.
-    """
-    file.seek(0)
-    head = file.read(8)
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
-    if order is None or len(head) < 8:
-        return None
-    file.seek(struct.unpack(f"{order}I", head[4:])[0])
-    counted = file.read(2)
-    entries = file.read(12 * struct.unpack(f"{order}H", counted)[0]) if len(counted) == 2 else b""
-    found = {}
-    for at in range(0, len(entries) - 11, 12):
-        tag, kind, count = struct.unpack_from(f"{order}HHI", entries, at)
-        if tag in {_SAMPLES_PER_PIXEL, _BITS_PER_SAMPLE} and kind == _SHORT:
-            (value,) = struct.unpack_from(f"{order}H", entries, at + 8)
-            if count > 2:  # they stand elsewhere
-                file.seek(struct.unpack_from(f"{order}I", entries, at + 8)[0])
-                content = file.read(2)
-                value = struct.unpack(f"{order}H", content)[0] if len(content) == 2 else 0
-            found[tag] = value
-    bands = found.get(_SAMPLES_PER_PIXEL)
-    return (bands, found.get(_BITS_PER_SAMPLE, 8)) if bands is not None else None
 
 
 def _apply_window(values: NDArray[np.generic], name: str, window: Window | None) -> NDArray[np.uint8]:
