@@ -12,11 +12,11 @@ from flexunet_pl.check.findings import LookAlike
 from flexunet_pl.check.pictures import draw_look_alikes, draw_samples, draw_statistics
 from flexunet_pl.check.scan import Scan
 from flexunet_pl.common.console import harmless, say
-from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
 
+MARK, RESULTS = "check.json", ("statistics.png", "samples.png", "look_alikes.png", "class_weights.yaml")
 _SHOWN = 20  # findings of a kind on the console; --json has all
 
 
@@ -37,12 +37,7 @@ def write_results(
         look_alikes: Pictures across splits that look alike, ranked.
         rgb_map: Classes and colours.
         window: Lowest and highest value of 16-bit and float images.
-
-    Raises:
-        UserError: If the folder is a file.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; name a folder for the pictures")
     out.mkdir(parents=True, exist_ok=True)
     draw_statistics(summary, rgb_map, out / "statistics.png")
     draw_samples(scans, rgb_map, window, out / "samples.png")

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from flexunet_pl.check.findings import find_faults, rank_look_alikes
-from flexunet_pl.check.output import print_results, to_json, write_results
+from flexunet_pl.check.output import MARK, RESULTS, print_results, to_json, write_results
 from flexunet_pl.check.placement import Finding
 from flexunet_pl.check.scan import scan_pairs
 from flexunet_pl.check.summary import summarise
 from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.experiment_file import read_model_section
+from flexunet_pl.common.files import check_results_folder
 from flexunet_pl.io.checksums import NAME, find_changes, write_lock
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.pairing import PairingRule
@@ -75,6 +76,8 @@ def check_data(
     _check_size(size)
     if out is not None and out.name in {"images", "masks"}:
         raise UserError(f"{out}: is named like a folder of the data; name another one for the pictures")
+    if out is not None:
+        check_results_folder(out, MARK, RESULTS)
     pairs, problems = _survey(root, pairing)
     if not pairs:
         raise DataError(problems[0].message if problems else f"{root}: holds no images")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.experiment_file import read_model_section
+from flexunet_pl.common.files import check_results_folder
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.cases import case_name
 from flexunet_pl.io.mask_colors import UnknownColors
@@ -127,8 +128,11 @@ def score_masks(
 def _check_options(pred: list[Path], out: Path | None) -> None:
     if len(pred) not in {1, 2}:
         raise UserError(f"--pred was given {len(pred)} times; give it once, or twice to compare")
-    if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; name a folder for the tables")
+    if out is not None:
+        for place in (out,) if len(pred) == 1 else (out / "a", out / "b"):
+            check_results_folder(place, "summary.json", ("per_case.csv", "summary.csv"))
+        if len(pred) == 2:
+            check_results_folder(out, "a/summary.json", ("comparison.csv",))
 
 
 def _is_volume(path: Path) -> bool:

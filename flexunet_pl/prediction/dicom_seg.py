@@ -72,6 +72,8 @@ def _make_segmentation(labels: NDArray[np.uint8], series: Path, like: Volume, rg
         for keyword in _EMPTY:
             if keyword not in source:
                 setattr(source, keyword, "")
+        if not source.get("SliceThickness"):
+            source.SliceThickness = like.spacing_mm[2]
     # frames of one file stay in its order
     order = np.argsort([here.frame for here in found.slices], kind="stable")
     values = to_file_order(labels, like).transpose(2, 1, 0)[order]

@@ -86,3 +86,21 @@ def test_a_pipe_among_the_masks_is_named(named, mistake, capsys, verb):
     said = capsys.readouterr()
     assert status in {1, 2} if verb != "fit" else status in {0, 2}
     assert "Traceback" not in said.err
+
+
+@pytest.mark.case("H5")
+@pytest.mark.parametrize(
+    ("verb", "name"), [("check", "samples.png"), ("score", "per_case.csv"), ("score", "summary.csv")]
+)
+def test_results_replace_no_file_of_others(named, flexunet, mistake, verb, name):
+    options = {
+        "check": ["d", "--workers", "0"],
+        "score": ["--pred", "d/test/masks", "--target", "d/test/masks", "--rgb-map",
+                  "{background: [0, 0, 0], trachea: [255, 0, 0], heart: [0, 255, 0], lung: [0, 0, 255]}"],
+    }[verb]  # fmt: skip
+    (named / "r").mkdir()
+    (named / "r" / name).write_text("mine")
+    assert f"r/{name}: is there already, and no whole result of ours" in mistake(verb, *options, "--out", "r")
+    assert (named / "r" / name).read_text() == "mine"
+    for _ in range(2):  # its own results are made anew
+        assert main([verb, *map(str, options), "--out", "made"]) in {0, 1}

@@ -351,7 +351,7 @@ def test_the_runtime_works_where_there_is_no_torch(tmp_path, exported, phantoms)
     besides = {name: size for name, size in sizes.items() if not name.lower().startswith(its_own)}
     assert sum(besides.values()) < 60e6, besides
     serve = [uv, "pip", "install", "-q", "--python", python, f"{RUNTIME}[serve]"]  # the line of the Containerfile
-    assert '"/src[serve]"' in (RUNTIME.parent / "Containerfile").read_text()
+    assert '"/src[dicom,serve]"' in (RUNTIME.parent / "Containerfile").read_text()
     subprocess.run(serve, check=True)
     served = subprocess.run(
         [python, "-m", "flexunet_runtime.server", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
