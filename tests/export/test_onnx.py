@@ -350,7 +350,7 @@ def test_the_runtime_works_where_there_is_no_torch(tmp_path, exported, phantoms)
     its_own = ("onnxruntime", "numpy", "protobuf", "google", "flatbuffers", "packaging")
     besides = {name: size for name, size in sizes.items() if not name.lower().startswith(its_own)}
     assert sum(besides.values()) < 60e6, besides
-    serve = [uv, "pip", "install", "-q", "--python", python, f"{RUNTIME}[serve]"]  # the line of the Containerfile
+    serve = [uv, "pip", "install", "-q", "--python", python, f"{RUNTIME}[dicom,serve]"]  # the line of the Containerfile
     assert '"/src[dicom,serve]"' in (RUNTIME.parent / "Containerfile").read_text()
     subprocess.run(serve, check=True)
     served = subprocess.run(
