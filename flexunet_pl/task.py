@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -58,7 +58,7 @@ class SegmentationTask(OptimizedModule):
         rgb_map: Ordered mapping ``name: [r, g, b]``, the background first; the order is the class index. The
             original's dict literal ``{(0, 0, 0): 0, ...}`` is read too.
         image_size: Height and width of the images that the network is given.
-        in_channels: 3 for R, G, B or 1 for grey.
+        in_channels: 3 for R, G, B, 1 for grey; any other number for TIFF files of so many bands, as they are.
         image_window: Lowest and highest value of 16-bit and float images, mapped to 0 and 255.
         loss: Called with logits ``(N, K, H, W)`` and class indices ``(N, H, W)``; cross-entropy where none is given.
         class_weights: Weight of each class in the loss, by name; `flexunet check --out` writes them for a data set as
@@ -74,7 +74,7 @@ class SegmentationTask(OptimizedModule):
         network: nn.Module | None = None,
         rgb_map: dict[str, list[int]] | str | None = None,
         image_size: tuple[int, int] = (512, 512),
-        in_channels: Literal[1, 3] = 3,
+        in_channels: int = 3,
         image_window: tuple[float, float] | None = None,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | None = None,

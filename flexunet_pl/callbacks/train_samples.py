@@ -12,6 +12,7 @@ from flexunet_pl.data.batch import Batch
 from flexunet_pl.io.images import resize_image, write_image
 from flexunet_pl.io.overlays import draw_overlay, fit_size
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.masks import as_rgb
 
 _SIDE = 192  # px, longer side of a picture
 _COLUMNS = 4
@@ -68,4 +69,4 @@ class TrainSamples(Callback):
 
 def _fit(picture: NDArray[np.uint8]) -> NDArray[Any]:
     size = fit_size(picture.shape, _SIDE)
-    return np.broadcast_to(resize_image(picture, size), (*size, 3))
+    return as_rgb(resize_image(picture, size))

@@ -39,7 +39,8 @@ class SegmentationDataModule(LightningDataModule):
         root: Folder that holds train, valid and test.
         rgb_map: Class names and colours; on the command line it comes from `model.rgb_map`.
         image_size: Height and width that images are resized to; on the command line from `model.image_size`.
-        in_channels: 3 for R, G, B or 1 for grey; on the command line from `model.in_channels`.
+        in_channels: 3 for R, G, B, 1 for grey, else the bands of TIFF files; on the command line from
+            `model.in_channels`.
         image_window: Lowest and highest value of 16-bit and float images; on the command line from
             `model.image_window`.
         batch_size: Images per step and process.
@@ -72,7 +73,7 @@ class SegmentationDataModule(LightningDataModule):
         root: Path | None = None,
         rgb_map: dict[str, list[int]] | str | None = None,
         image_size: tuple[int, int] = (512, 512),
-        in_channels: Literal[1, 3] = 3,
+        in_channels: int = 3,
         image_window: tuple[float, float] | None = None,
         batch_size: int = 2,
         num_workers: int | None = None,
@@ -138,7 +139,7 @@ class SegmentationDataModule(LightningDataModule):
         """
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
             if split not in self.pairs:
-                self.pairs[split] = list_split(self.folder(split), self.pairing)
+                self.pairs[split] = list_split(self.folder(split), self.pairing, self.reader.channels)
         if stage == "predict":
             if self.predict_dir is None:
                 raise UserError("data.predict_dir is missing: name the folder of images to predict")

@@ -38,12 +38,13 @@ def split_folder(root: Path | None, split: str, fold: int | None = None) -> Path
     return folder / split
 
 
-def list_split(folder: Path, rule: PairingRule | None = None) -> list[Pair]:
+def list_split(folder: Path, rule: PairingRule | None = None, channels: int = 3) -> list[Pair]:
     """List the pairs of a split, check their headers, and compare them with ``data.lock`` where there is one.
 
     Args:
         folder: The folder of the split.
         rule: How the names of images and masks go together.
+        channels: Of the images.
 
     Returns:
         The pairs.
@@ -53,7 +54,7 @@ def list_split(folder: Path, rule: PairingRule | None = None) -> list[Pair]:
     """
     pairs = list_pairs(folder, rule)
     for pair in pairs:
-        check_pair(pair)
+        check_pair(pair, channels)
     changes = find_changes(folder.parent, pairs)
     if changes:
         rest = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from flexunet_runtime.masks import as_rgb
+
 _THUMBNAIL = 128  # px, longer side of a picture in the film strip
 _HEADER = 16  # px, height of the line that names the columns
 
@@ -12,12 +14,12 @@ def make_thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Shrink a picture for the strip.
 
     Args:
-        picture: Shape ``(H, W, 1)`` or ``(H, W, 3)``, uint8.
+        picture: Shape ``(H, W, C)``, uint8.
 
     Returns:
         Its thumbnail in R, G, B, the longer side at most 128 px.
     """
-    small = Image.fromarray(np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3))))
+    small = Image.fromarray(np.ascontiguousarray(as_rgb(picture)))
     small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
     return np.asarray(small)
 

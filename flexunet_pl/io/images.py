@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flexunet_runtime.bands import MAX_BANDS, bands_size
+from flexunet_runtime.errors import UserError
 from flexunet_runtime.files import written_in_place
 from flexunet_runtime.images import MAX_PIXELS, open_image, read_image
 from flexunet_runtime.masks import encode_image
@@ -32,7 +34,7 @@ class ImageReader:
 
     Attributes:
         size: Height and width of that input in pixels.
-        channels: 3 for R, G, B or 1 for grey.
+        channels: 3 for R, G, B, 1 for grey, else the number of bands of TIFF files.
         window: Lowest and highest value for 16-bit and float images.
     """
 
@@ -40,16 +42,21 @@ class ImageReader:
     channels: int = 3
     window: Window | None = None
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.channels <= MAX_BANDS:
+            raise UserError(f"model.in_channels is {self.channels}; expected 1 to {MAX_BANDS}, 3 for R, G, B")
+
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Read an image at its own size, shape ``(H, W, channels)``, uint8; see `read_image`."""
         return read_image(path, self.channels, self.window)
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def read_size(path: Path, channels: int = 3) -> tuple[int, int]:
     """Read the size of an image from its header alone.
 
     Args:
         path: The file.
+        channels: As for `read_image`.
 
     Returns:
         Height and width as the file will be read, after EXIF orientation.
@@ -57,6 +64,8 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: If the header cannot be read or the policy refuses it.
     """
+    if channels not in {1, 3}:
+        return bands_size(path, channels, MAX_PIXELS)
     with open_image(path, decode=False) as image:
         width, height = image.size
         # of a TIFF Pillow gives the turned size already; a PNG without EXIF it would decode to look for it at the end
@@ -103,7 +112,7 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     """Resize an image bilinearly, averaging over the source pixels where it shrinks.
 
     Args:
-        image: Shape ``(H, W, C)``, uint8, C of 1 or 3.
+        image: Shape ``(H, W, C)``, uint8.
         size: Height and width wanted.
 
     Returns:
@@ -111,6 +120,8 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     """
     if image.shape[:2] == tuple(size):
         return image
+    if image.shape[2] not in {1, 3}:
+        return np.concatenate([resize_image(image[..., k : k + 1], size) for k in range(image.shape[2])], axis=2)
     plane = image[..., 0] if image.shape[2] == 1 else image
     picture = Image.fromarray(plane)
     # in two calls: Pillow rounds between its two passes, and which one comes first depends on its version

@@ -177,16 +177,17 @@ def _lonely(path: Path, missing: str, where: Path, rest: str = "") -> str:
     return f"{path}{rest}: no {missing} of that stem in {where}; add it or remove this file"
 
 
-def check_pair(pair: Pair) -> None:
+def check_pair(pair: Pair, channels: int = 3) -> None:
     """Check by their headers alone that an image and its mask can be read and have one size.
 
     Args:
         pair: The files.
+        channels: Of images, as for `read_image`.
 
     Raises:
         DataError: If a header cannot be read, the policy refuses it, or the sizes differ.
     """
-    image = read_size(pair.image)
+    image = read_size(pair.image, channels)
     if pair.mask.suffix.lower() == ".npz":
         return
     mask = read_size(pair.mask)

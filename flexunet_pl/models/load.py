@@ -16,6 +16,7 @@ from flexunet_pl.io.dataset_facts import DatasetFacts
 from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.weight_mismatch import explain_mismatch
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.bands import MAX_BANDS
 from flexunet_runtime.window import Window
 
 # what a checkpoint's settings are used for; the rest belongs to the training
@@ -31,7 +32,7 @@ class SavedModel:
         path: The checkpoint.
         rgb_map: The classes.
         image_size: Height and width of the network's images.
-        in_channels: 3 for R, G, B or 1 for grey.
+        in_channels: 3 for R, G, B, 1 for grey, else the bands of TIFF files.
         image_window: Lowest and highest value of 16-bit and float images, if they were scaled.
         facts: How the slices of volumes that were trained on became pictures, if it is known.
         network: Class path and arguments of the network, if they are known.
@@ -122,7 +123,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
     size, channels, window = saved.get("image_size"), saved.get("in_channels", 3), saved.get("image_window")
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int for side in size)):
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no image_size")
-    if channels not in (1, 3):
+    if type(channels) is not int or not 1 <= channels <= MAX_BANDS:
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: in_channels {channels}")
     network = saved.get("network")
     if network is not None and not (

@@ -13,6 +13,7 @@ from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.overlays import draw_overlay, fit_size
 from flexunet_pl.report.blocks import Picture, Section, Table, Text, picture
 from flexunet_pl.report.run_folder import Run, TestRun
+from flexunet_runtime.masks import as_rgb
 from flexunet_runtime.window import Window
 
 _SIDE = 256  # px, longer side of a panel
@@ -101,7 +102,7 @@ def _draw(run: Run, test: TestRun, name: str) -> NDArray[np.uint8] | None:
         return None
     size = fit_size(image.shape, _SIDE)
     image = resize_image(image, size)
-    image = np.ascontiguousarray(np.broadcast_to(image, (*size, 3)))
+    image = np.ascontiguousarray(as_rgb(image))
     truth, predicted = (resize_mask(mask, size) for mask in (truth, predicted))
     panels = {
         "image": image,

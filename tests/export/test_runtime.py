@@ -31,8 +31,8 @@ def imported(path):
 @pytest.mark.parametrize("path", sorted((RUNTIME / "flexunet_runtime").glob("*.py")), ids=lambda path: path.stem)
 def test_a_module_of_the_runtime_needs_numpy_pillow_and_its_engine_alone(path):
     allowed = SERVICE if path.stem in {"batching", "connections", "server", "service"} else PREDICTOR
-    # DICOM is an extra, imported where such a file comes
-    assert imported(path) <= (allowed | {"pydicom"} if path.stem == "dicom" else allowed)
+    # DICOM and bands are extras, imported where such a file comes
+    assert imported(path) <= allowed | {"dicom": {"pydicom"}, "bands": {"tifffile"}}.get(path.stem, set())
 
 
 def test_memory_that_runs_out_is_named_as_what_it_is(tmp_path, monkeypatch):

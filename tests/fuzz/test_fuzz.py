@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import pytest
 import SimpleITK
+import tifffile
 import torch
 from PIL import Image
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
@@ -147,6 +148,16 @@ def nrrd(folder):
     return volumes(folder)[4:6]
 
 
+def bands(folder):
+    """A TIFF of four bands, plain and packed."""
+    made = []
+    for packed in (None, "zlib"):
+        tifffile.imwrite(folder / "whole.tif", np.arange(480, dtype=np.uint16).astype(np.uint8).reshape(10, 12, 4),
+                         photometric="minisblack", planarconfig="contig", compression=packed)  # fmt: skip
+        made.append((folder / "whole.tif").read_bytes())
+    return made
+
+
 def dicom(folder):
     """A radiograph, plain and compressed."""
     made = []
@@ -231,7 +242,8 @@ TARGETS = {
     "png": Target(lambda f: pictures(f, "PNG"), read_image, (DataError,), 750, 0.12, ".png"),
     "jpeg": Target(lambda f: pictures(f, "JPEG"), read_image, (DataError,), 750, 0.12, ".jpg"),
     "tiff": Target(lambda f: pictures(f, "TIFF"), read_image, (DataError,), 750, 0.12, ".tif"),
-    "bmp": Target(lambda f: pictures(f, "BMP"), read_image, (DataError,), 400, 0.05, ".bmp"),
+    "bmp": Target(lambda f: pictures(f, "BMP"), read_image, (DataError,), 400, 0.04, ".bmp"),
+    "bands": Target(bands, lambda p: read_image(p, 4), (DataError,), 400, 0.01, ".tif"),
     "mask": Target(lambda f: pictures(f, "PNG"), lambda p: read_mask(p, PHANTOM_MAP), (DataError,), 400, 0.07, ".png"),
     "npz mask": Target(masks, lambda p: read_mask(p, PHANTOM_MAP), (DataError,), 400, 0.07, ".npz"),
     "image of the service": Target(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from flexunet_runtime.bands import read_bands
 from flexunet_runtime.dicom import is_dicom, picture_size, read_object, read_picture
 from flexunet_runtime.errors import DataError, NoImageError, TooLargeError
 from flexunet_runtime.files import is_readable
@@ -38,7 +39,7 @@ def read_image(path: str | Path, channels: int = 3, window: Window | None = None
 
     Args:
         path: The file.
-        channels: 3 for R, G, B or 1 for grey.
+        channels: 3 for R, G, B, 1 for grey; any other number for a TIFF file of so many bands.
         window: Lowest and highest value for 16-bit and float images, mapped linearly to 0 and 255; of DICOM without
             one the picture's own.
 
@@ -50,6 +51,8 @@ def read_image(path: str | Path, channels: int = 3, window: Window | None = None
             path and ends with the remedy.
     """
     source = Path(path)
+    if channels not in {1, 3}:
+        return read_bands(source, channels, window, MAX_PIXELS)
     with _opened(source) as file:
         dicom = is_dicom(file.read(132))
     if dicom:

@@ -63,7 +63,7 @@ def draw_overlay(
     """Tint each class but the background with its colour, and draw its border.
 
     Args:
-        image: Shape ``(H, W, C)``, uint8, C of 1 or 3.
+        image: Shape ``(H, W, C)``, uint8.
         index: Class index per pixel, shape ``(H, W)``, uint8.
         colors: Of the classes.
         opacity: Opacity of the tint; borders are opaque.
@@ -71,12 +71,25 @@ def draw_overlay(
     Returns:
         Shape ``(H, W, 3)``, uint8, channels in R, G, B order.
     """
-    picture = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float32)
+    picture = as_rgb(image).astype(np.float32)
     tint = np.asarray(colors, np.float32)[index]
     weight = np.where(index > 0, np.float32(opacity), np.float32(0))
     weight[_borders(index) & (index > 0)] = 1
     picture += (tint - picture) * weight[..., None]
     return np.rint(picture).astype(np.uint8)
+
+
+def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return what can be looked at of an image: of several bands the first three, of two the first, in grey.
+
+    Args:
+        image: Shape ``(H, W, C)``, uint8.
+
+    Returns:
+        Shape ``(H, W, 3)``, uint8; it may be a view.
+    """
+    seen = image if image.shape[2] == 3 else image[..., :3] if image.shape[2] > 3 else image[..., :1]
+    return np.broadcast_to(seen, (*image.shape[:2], 3))
 
 
 def _borders(index: NDArray[np.uint8]) -> NDArray[np.bool_]:
