@@ -103,15 +103,15 @@ def test_anything_else_is_refused_with_the_rule(position, class_path, reason):
 
 
 def test_trust_opens_a_package_for_classes_of_the_kind_alone(tmp_path, monkeypatch):
-    (tmp_path / "mykind.py").write_text("from torch import nn\nclass Net(nn.Identity): ...\ndef make(): ...\n")
+    (tmp_path / "kindred.py").write_text("from torch import nn\nclass Net(nn.Identity): ...\ndef make(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert find_class("mykind.Net", NETWORK, ["mykind"]).__module__ == "mykind"
+    assert find_class("kindred.Net", NETWORK, ["kindred"]).__module__ == "kindred"
     with pytest.raises(UserError, match=r"is none, and was not called"):
-        find_class("mykind.make", NETWORK, ["mykind"])
+        find_class("kindred.make", NETWORK, ["kindred"])
     with pytest.raises(UserError, match=r"was not imported"):
-        find_class("mykind.Net", NETWORK, ["myki"])
+        find_class("kindred.Net", NETWORK, ["kindr"])
     with pytest.raises(UserError) as refused:
-        find_class("mykind.Net", NETWORK, None)
+        find_class("kindred.Net", NETWORK, None)
     assert "--trust" not in str(refused.value)
 
 

@@ -65,7 +65,7 @@ def test_a_network_that_computes_while_it_is_made_is_built_without_a_trial(tmp_p
     ("change", "reason"),
     [
         ({"image_size": [64, "64"]}, "has no image_size"),
-        ({"in_channels": 7}, "in_channels 7"),
+        ({"in_channels": 700}, "in_channels 700"),
         ({"image_window": [1]}, r"image_window is \[1\]; expected two numbers"),
         ({"network": {"init_args": {}}}, "no class path with arguments"),
         ({"network": {"class_path": "mine.Net"}}, "`mine.Net` was not imported"),
