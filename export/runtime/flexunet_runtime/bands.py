@@ -37,6 +37,8 @@ def read_bands(path: Path, bands: int, window: Window | None, max_pixels: int) -
     """
     with _opened(path) as (tiff, page):
         _check(path, tiff, page, bands, max_pixels)
+        if int(page.compression) in _DEFLATE:
+            _check_unpacked(path, tiff.filehandle, page)
         values = np.asarray(page.asarray())
     values = values.reshape(page.shape)
     if page.axes.startswith("S"):
@@ -103,7 +105,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _check(path: Path, tiff: Any, page: Any, bands: int, max_pixels: int) -> None:
-    """Look at the header, and at how much is unpacked, before anything is decoded.
+    """Look at the header before anything is decoded.
 
     Raises:
         DataError: If the file is not what is wanted.
@@ -122,9 +124,7 @@ def _check(path: Path, tiff: Any, page: Any, bands: int, max_pixels: int) -> Non
         raise DataError(f"{path}: holds several frames; save the one you want as its own file")
     if page.dtype is None or np.dtype(page.dtype).kind not in _NUMBERS:
         raise DataError(f"{path}: has bands of type {page.dtype}; save whole numbers or floats")
-    if int(page.compression) in _DEFLATE:
-        _check_unpacked(path, tiff.filehandle, page)
-    elif int(page.compression) != _PLAIN:
+    if int(page.compression) not in _DEFLATE | {_PLAIN}:
         raise DataError(f"{path}: is compressed as {page.compression.name}; save it uncompressed, or deflated")
 
 
