@@ -14,15 +14,24 @@ from flexunet_pl.common.errors import UserError
 
 
 class DiceCELoss(nn.Module):
-    """Soft Dice, averaged over classes and images, plus cross-entropy.
+    """Soft Dice, averaged over classes, plus cross-entropy.
 
     Args:
         include_background: Whether the Dice part averages over the background too.
         lambda_dice: Weight of the Dice part.
         lambda_ce: Weight of the cross-entropy part.
+        pooled: Whether the Dice of a class is that of all pixels of a batch, rather than the mean over its images, in
+            each of which a class that is absent counts as missed.
     """
 
-    def __init__(self, *, include_background: bool = False, lambda_dice: float = 1.0, lambda_ce: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        include_background: bool = False,
+        lambda_dice: float = 1.0,
+        lambda_ce: float = 1.0,
+        pooled: bool = False,
+    ) -> None:
         super().__init__()
         self.loss = monai_losses.DiceCELoss(
             include_background=include_background,
@@ -30,6 +39,7 @@ class DiceCELoss(nn.Module):
             softmax=True,
             lambda_dice=lambda_dice,
             lambda_ce=lambda_ce,
+            batch=pooled,
         )
 
     def forward(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

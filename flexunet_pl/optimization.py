@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import ModelPruning
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelPruning, Timer
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -13,8 +13,11 @@ from torch.optim import LBFGS, Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.schedules import WarmupStableDecay
 
-_STEPPED_PER_BATCH = (CyclicLR, OneCycleLR)  # the others of torch are stepped once an epoch
+_STEPPED_PER_BATCH = (CyclicLR, OneCycleLR, WarmupStableDecay)  # the others of torch are stepped once an epoch
+
+_USED = 0.98  # share of `max_time` in which a schedule ends, since the pace of the last steps is foreseen, not known
 
 
 class OptimizerFactory(Protocol):
@@ -45,13 +48,34 @@ def reference_scheduler(optimizer: Optimizer, /) -> LRScheduler:
     )
 
 
+def share_of_training(trainer: Trainer) -> float:
+    """Return how much of a training has passed, by the limit that it will reach first.
+
+    Args:
+        trainer: In training; its `max_time`, `max_steps` and `max_epochs` are the limits.
+
+    Returns:
+        0..1, the same in all processes.
+    """
+    shares = [0.0]
+    for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
+        remaining, elapsed = timer.time_remaining(), timer.time_elapsed()
+        if remaining is not None:
+            shares.append(elapsed / max(_USED * (elapsed + remaining), 1e-9))
+    steps = trainer.estimated_stepping_batches
+    if 0 < steps < float("inf"):
+        shares.append(trainer.global_step / steps)
+    share = min(1.0, max(shares))
+    return float(trainer.strategy.broadcast(share)) if trainer.world_size > 1 else share
+
+
 class OptimizedModule(LightningModule):
     """A module that makes its optimizer and its scheduler, and steps them so that a resumed run misses no step.
 
     Args:
         optimizer: Called with the parameters.
-        scheduler: Called with the optimizer; stepped once an epoch, after validation, or with each batch where torch
-            says so (`OneCycleLR`, `CyclicLR`). None keeps the rate.
+        scheduler: Called with the optimizer; stepped once an epoch, after validation, or with each batch where that is
+            how it counts (`OneCycleLR`, `CyclicLR`, `WarmupStableDecay`). None keeps the rate.
     """
 
     def __init__(self, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> None:
@@ -145,6 +169,10 @@ class OptimizedModule(LightningModule):
             UserError: If it has no more steps.
         """
         if not self._is_stepped_per_batch(scheduler):
+            return
+        if isinstance(scheduler, WarmupStableDecay):
+            scheduler.advance(share_of_training(self.trainer))
+            self.trainer.should_stop = self.trainer.should_stop or scheduler.is_done
             return
         try:
             scheduler.step()

@@ -1,6 +1,7 @@
 """SegmentationTask: network, loss, optimizer, scheduler and scores as one LightningModule."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +15,7 @@ from flexunet_pl.io.images import ImageReader
 from flexunet_pl.losses import check_loss, compute_loss, weigh_classes
 from flexunet_pl.metrics.epoch import SegmentationScores
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
+from flexunet_pl.models.deep_supervision import AuxiliaryHeads
 from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.inference import Answer, Inference, class_logits
 from flexunet_pl.models.load import load_model, network_weights, read_saved_model
@@ -64,8 +66,10 @@ class SegmentationTask(OptimizedModule):
         class_weights: Weight of each class in the loss, by name; `flexunet check --out` writes them for a data set as
             class_weights.yaml, ready to be given as one more ``-c``.
         optimizer: Called with the parameters.
-        scheduler: Called with the optimizer; stepped once an epoch, after validation, or with each batch where torch
-            says so (`OneCycleLR`, `CyclicLR`). None keeps the rate.
+        scheduler: Called with the optimizer; stepped once an epoch, after validation, or with each batch where that is
+            how it counts (`OneCycleLR`, `CyclicLR`, `WarmupStableDecay`). None keeps the rate.
+        deep_supervision: Number of coarser levels of the decoder that are trained too, from half the image's size
+            down, by heads that nothing but training knows. 0 for none.
         inference: How the network is applied in `predict_step`; once, to the resized image, where nothing is given.
     """
 
@@ -80,6 +84,7 @@ class SegmentationTask(OptimizedModule):
         class_weights: dict[str, float] | None = None,
         optimizer: OptimizerFactory = reference_optimizer,
         scheduler: SchedulerFactory | None = reference_scheduler,
+        deep_supervision: int = 0,
         inference: Inference | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
@@ -90,6 +95,9 @@ class SegmentationTask(OptimizedModule):
         network = network if network is not None else FlexUNet(in_channels, len(self.rgb_map))
         check_image_size((image_size[0], image_size[1]), size_factor(network))
         self.network = for_pixels(network)
+        self.auxiliary = AuxiliaryHeads(
+            self.network, deep_supervision, len(self.rgb_map), (1, in_channels, image_size[0], image_size[1])
+        )
         self.loss = loss if loss is not None else nn.CrossEntropyLoss()
         check_loss(self.loss)
         if class_weights is not None:
@@ -133,11 +141,13 @@ class SegmentationTask(OptimizedModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch and add it to the epoch's scores."""
-        loss = self._score(self(batch["image"]).float(), batch, self.train_scores)
+        with self.auxiliary.watch() as coarse:
+            logits: Tensor = self(batch["image"]).float()
+        loss = self._score(logits, batch, self.train_scores)
         self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(batch["name"]))
         if self.trainer.is_last_batch:
             log_scores(self, "train", self.train_scores)
-        return loss
+        return self.auxiliary.add_losses(loss, coarse, batch["mask"], partial(compute_loss, self.loss))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the scores of the validation."""

@@ -10,6 +10,7 @@ from flexunet_pl.losses import DiceCELoss, FocalLoss, TverskyLoss, compute_loss,
 LOSSES = [
     DiceCELoss(),
     DiceCELoss(include_background=True, lambda_dice=0.5),
+    DiceCELoss(pooled=True),
     FocalLoss(),
     TverskyLoss(),
     torch.nn.CrossEntropyLoss(),
@@ -66,6 +67,17 @@ def test_the_parts_of_dice_and_cross_entropy_add_up():
     assert DiceCELoss(lambda_dice=0)(logits, mask).item() == pytest.approx(
         torch.nn.functional.cross_entropy(logits, mask).item(), rel=1e-6
     )
+
+
+def test_pooled_dice_counts_no_class_as_missed_that_another_image_of_the_batch_shows():
+    mask = torch.zeros(2, 8, 8, dtype=torch.int64)
+    mask[0, :4] = 1
+    perfect = torch.nn.functional.one_hot(mask, 2).movedim(-1, 1) * 50.0
+    assert DiceCELoss(pooled=True, lambda_ce=0)(perfect, mask) < 1e-3
+    assert DiceCELoss(lambda_ce=0)(perfect, mask) == pytest.approx(0, abs=1e-3)  # nothing found, nothing there
+    perfect[1, 1, 0, 0] = 100.0
+    assert DiceCELoss(pooled=True, lambda_ce=0)(perfect, mask) < 0.05
+    assert DiceCELoss(lambda_ce=0)(perfect, mask) > 0.45
 
 
 def test_class_weights_enter_the_cross_entropy_and_the_focal_loss_and_no_checkpoint():

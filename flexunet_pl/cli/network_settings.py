@@ -13,7 +13,7 @@ from flexunet_pl.models.load import SavedModel
 # arguments that follow from `rgb_map` and `in_channels`
 LINKED_ARGUMENTS = frozenset({"num_classes", "classes", "out_channels", "in_channels"})
 # that decide how a training goes on, and must be those of the run that is resumed
-_OF_A_TRAINING = ("loss", "class_weights", "optimizer", "scheduler")
+_OF_A_TRAINING = ("loss", "class_weights", "optimizer", "scheduler", "deep_supervision")
 
 
 def settings_of(saved: SavedModel, given: Any) -> dict[str, Any]:

@@ -73,7 +73,7 @@ OPTIMIZER = Position("an optimizer", bases=("torch.optim.Optimizer",), homes=("t
 SCHEDULER = Position(
     "a scheduler",
     bases=("torch.optim.lr_scheduler.LRScheduler",),
-    homes=("torch.optim", "monai.optimizers", "lightning.pytorch.cli.ReduceLROnPlateau"),
+    homes=("torch.optim", "monai.optimizers", "lightning.pytorch.cli.ReduceLROnPlateau", "flexunet_pl.schedules"),
     names_paths=True,  # names of scores have a slash; no scheduler opens anything
 )
 TRANSFORM = Position(

@@ -58,6 +58,8 @@ class SegmentationDataModule(LightningDataModule):
             `.flexunet_cache` below the root that is written once and used by every later run; `none`.
         foreground_share: Share of the training images drawn that are to show more than the background, for small
             lesions; where they do anyway, and with null, all are drawn alike.
+        epoch_samples: Images drawn in a training epoch, each as often as the others but for one; as many as there are
+            where none is given. More make epochs, and with them validations, rarer where images are few.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
         pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
             where none is given.
@@ -84,6 +86,7 @@ class SegmentationDataModule(LightningDataModule):
         volume: SliceRules = SliceRules(),  # noqa: B008 - it is frozen
         cache: Literal["none", "ram", "disk"] = "none",
         foreground_share: float | None = None,
+        epoch_samples: int | None = None,
         fold: int | None = None,
         unknown_colors: UnknownColors = "error",
         pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
@@ -98,7 +101,7 @@ class SegmentationDataModule(LightningDataModule):
         )
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", "137"))  # where Lightning's seed_everything leaves it
-        check_numbers(seed, batch_size, num_workers, foreground_share)
+        check_numbers(seed, batch_size, num_workers, foreground_share, epoch_samples)
         self.batch_size = batch_size  # which `BatchSizeFinder` sets
         self.num_workers = min(4, count_cores() // 2) if num_workers is None else num_workers
         self.start_method = start_method
@@ -109,6 +112,7 @@ class SegmentationDataModule(LightningDataModule):
         self.predict_dir = predict_dir
         self.cache = cache
         self.foreground_share = foreground_share
+        self.epoch_samples = epoch_samples
         self.fold = fold
         self.unknown_colors = unknown_colors
         self.pairing = pairing
@@ -188,6 +192,7 @@ class SegmentationDataModule(LightningDataModule):
             world_size=world_size,
             foreground=foreground,
             foreground_share=self.foreground_share or 0.0,
+            length=self.epoch_samples,
         )
         if self.trainer is not None:
             # Lightning starts the iterator before it tells the sampler the epoch: a resumed run would replay epoch 0

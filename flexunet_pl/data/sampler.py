@@ -31,9 +31,9 @@ class SampleKey:
 class EpochSampler(Sampler[SampleKey]):
     """Order of the samples, from seed and epoch alone, shared among processes.
 
-    In training every process gets the same number of samples; where the data set does not divide, a few sit out an
-    epoch, others each time. Where samples with foreground are to be drawn more often, they fill their share of the
-    epoch, each as often as the others but for one, and others sit out in turn; an epoch stays as long as it was.
+    In training every process gets the same number of samples, each as often as the others but for one; where the number
+    does not divide, a few sit out an epoch, others each time. Where samples with foreground are to be drawn more often,
+    they fill their share of the epoch, and others sit out in turn; an epoch stays as long as it was.
 
     In evaluation every sample is counted by exactly one process, and a process that runs short repeats its last one
     without counting it, since the processes must make the same number of steps.
@@ -46,6 +46,7 @@ class EpochSampler(Sampler[SampleKey]):
         world_size: Number of processes.
         foreground: Whether each sample shows foreground, shape ``(size,)``; None treats all alike.
         foreground_share: Share of an epoch's samples that are to show it; where they do anyway, nothing changes.
+        length: Samples of a training epoch, of all processes together; those of the data set where None is given.
 
     Raises:
         DataError: If there are fewer training samples than processes.
@@ -61,9 +62,13 @@ class EpochSampler(Sampler[SampleKey]):
         world_size: int = 1,
         foreground: NDArray[np.bool_] | None = None,
         foreground_share: float = 0.0,
+        length: int | None = None,
     ) -> None:
-        if train and size < world_size:
-            raise DataError(f"{size} training images cannot be shared by {world_size} processes; lower trainer.devices")
+        self.length = length if length is not None and train else size
+        if train and self.length < world_size:
+            raise DataError(
+                f"{self.length} training images cannot be shared by {world_size} processes; lower trainer.devices"
+            )
         self.size = size
         self.seed = seed
         self.train = train
@@ -84,7 +89,7 @@ class EpochSampler(Sampler[SampleKey]):
         self.resume_from = (epoch, samples_done)
 
     def __len__(self) -> int:
-        rounded = self.size if self.train else self.size + self.world_size - 1
+        rounded = self.length if self.train else self.size + self.world_size - 1
         return rounded // self.world_size
 
     def __iter__(self) -> Iterator[SampleKey]:
@@ -102,12 +107,19 @@ class EpochSampler(Sampler[SampleKey]):
     def _shuffled(self) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = np.arange(self.size)
-        if self.foreground is not None:
-            shown, empty = order[self.foreground], order[~self.foreground]
-            wanted = round(self.foreground_share * self.size)
-            if len(shown) and wanted > len(shown):
-                rest = rng.permutation(empty)[: self.size - wanted]
-                again = rng.permutation(shown)[: wanted % len(shown)]
-                order = np.concatenate([np.tile(shown, wanted // len(shown)), again, rest])
+        parts = [(order, self.length)]
+        if self.foreground is not None and self.foreground.any():
+            wanted = round(self.foreground_share * self.length)
+            if wanted * self.size > self.foreground.sum() * self.length:  # there are not so many anyway
+                shown, empty = order[self.foreground], order[~self.foreground]
+                parts = [(empty, self.length - wanted), (shown, wanted)]
+        order = np.concatenate([_draw(rng, samples, count) for samples, count in parts if count])
         rng.shuffle(order)
         return order
+
+
+def _draw(rng: np.random.Generator, samples: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return so many of the samples, each as often as the others but for one."""
+    times, rest = divmod(count, len(samples))
+    every = np.tile(samples, times)
+    return np.concatenate([every, rng.permutation(samples)[:rest]]) if rest else every

@@ -62,7 +62,13 @@ def list_split(folder: Path, rule: PairingRule | None = None, channels: int = 3)
     return pairs
 
 
-def check_numbers(seed: int, batch_size: int, num_workers: int | None, foreground_share: float | None) -> None:
+def check_numbers(
+    seed: int,
+    batch_size: int,
+    num_workers: int | None,
+    foreground_share: float | None,
+    epoch_samples: int | None,
+) -> None:
     """Refuse settings of a data module that are out of their range.
 
     Args:
@@ -70,6 +76,7 @@ def check_numbers(seed: int, batch_size: int, num_workers: int | None, foregroun
         batch_size: Images per step.
         num_workers: Processes; None for the default.
         foreground_share: Share of images with foreground; None for no share.
+        epoch_samples: Images of an epoch; None for all.
 
     Raises:
         UserError: If one of them is.
@@ -82,3 +89,5 @@ def check_numbers(seed: int, batch_size: int, num_workers: int | None, foregroun
         raise UserError(f"data.num_workers is {num_workers}; it must be at least 0")
     if foreground_share is not None and not 0 < foreground_share <= 1:
         raise UserError(f"data.foreground_share ({foreground_share}) must be above 0 and at most 1")
+    if epoch_samples is not None and epoch_samples < 1:
+        raise UserError(f"data.epoch_samples is {epoch_samples}; it must be at least 1")

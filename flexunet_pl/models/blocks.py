@@ -1,6 +1,7 @@
 """Building blocks of a FlexUNet: activation by name, the convolution block, the Keras initialisers."""
 
 import math
+from typing import Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -8,6 +9,9 @@ from torch.nn.modules import activation as torch_activations
 
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.models.schedule import Level
+
+Normalization = Literal["none", "batch", "group", "instance"]
+_MOST_GROUPS = 8
 
 # standard deviation of a standard normal cut off at two standard deviations
 _TRUNCATED_STD = 0.87962566103423978
@@ -37,22 +41,45 @@ def make_activation(name: str) -> nn.Module:
     return found()
 
 
+def name_normalization(given: bool | str) -> Normalization:
+    """Return the name of what normalises features.
+
+    Args:
+        given: The name, or what the original's settings say: true for batch norm, false for none.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    word = ("batch" if given else "none") if isinstance(given, bool) else given
+    for name in get_args(Normalization):
+        if name == word:
+            return cast("Normalization", name)
+    raise UserError(f"normalization is `{given}`; use one of {', '.join(get_args(Normalization))}")
+
+
 class ConvBlock(nn.Module):
-    """Two convolutions with an activation each, optional batch norm behind the activation, dropout between.
+    """Two convolutions with an activation and, if wanted, a norm each, and dropout between.
 
     Args:
         in_channels: Channels of the input.
         level: Filters, kernel, dilation and dropout.
-        normalization: Whether batch norm follows each activation.
+        normalization: The norm: ``batch`` behind the activation, ``group`` and ``instance`` before it.
         activation: Name of the activation.
     """
 
-    def __init__(self, in_channels: int, level: Level, *, normalization: bool, activation: str) -> None:
+    def __init__(self, in_channels: int, level: Level, *, normalization: Normalization, activation: str) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for i, channels in enumerate((in_channels, level.filters)):
-            layers += [_same_conv(channels, level), make_activation(activation)]
-            if normalization:
+            layers.append(_same_conv(channels, level))
+            if normalization in {"group", "instance"}:
+                groups = math.gcd(level.filters, _MOST_GROUPS) if normalization == "group" else level.filters
+                layers.append(nn.GroupNorm(groups, level.filters))
+            layers.append(make_activation(activation))
+            if normalization == "batch":
                 # Keras' defaults; its momentum 0.99 weighs the old value, torch's weighs the new one
                 layers.append(nn.BatchNorm2d(level.filters, eps=1e-3, momentum=0.01))
             if i == 0:  # at a rate of 0 too, so that the weights' names do not depend on it

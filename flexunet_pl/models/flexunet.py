@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.models.blocks import ConvBlock, glorot_initialised, make_activation
+from flexunet_pl.models.blocks import (
+    ConvBlock,
+    Normalization,
+    glorot_initialised,
+    make_activation,
+    name_normalization,
+)
 from flexunet_pl.models.schedule import MOST_WEIGHTS, check_image_size, count_weights, make_schedule
 
 
@@ -25,7 +31,8 @@ class FlexUNet(nn.Module):
         num_layers: Number of levels; both sides of the image must be a multiple of ``2**(num_layers - 1)``.
         dilation: Dilation of level 0 along height and width.
         dropout_rate: Dropout added per level.
-        normalization: Whether batch norm follows each activation of the blocks.
+        normalization: What normalises the features of the blocks: false or ``none``; true or ``batch``, a batch norm
+            behind each activation, as in the original; ``group`` or ``instance``, before each activation.
         activation: Name of an activation of ``torch.nn``, such as ``relu`` or ``mish``.
         input_normalize: Whether the network divides the pixels by 255; else it uses them as they are.
 
@@ -42,7 +49,7 @@ class FlexUNet(nn.Module):
         num_layers: int = 8,
         dilation: tuple[int, int] = (1, 1),
         dropout_rate: float = 0.04,
-        normalization: bool = False,
+        normalization: bool | Normalization = False,
         activation: str = "relu",
         input_normalize: bool = True,
     ) -> None:
@@ -50,6 +57,7 @@ class FlexUNet(nn.Module):
         if in_channels < 1 or num_classes < 1:
             raise UserError(f"in_channels ({in_channels}) and num_classes ({num_classes}) must be at least 1")
         make_activation(activation)  # a wrong name fails here, before any layer is drawn
+        norm = name_normalization(normalization)
         self.init_args: dict[str, Any] = {
             "in_channels": in_channels,
             "num_classes": num_classes,
@@ -58,7 +66,7 @@ class FlexUNet(nn.Module):
             "num_layers": num_layers,
             "dilation": list(dilation),
             "dropout_rate": dropout_rate,
-            "normalization": normalization,
+            "normalization": norm if norm in {"group", "instance"} else norm == "batch",  # as in the original
             "activation": activation,
             "input_normalize": input_normalize,
         }
@@ -71,7 +79,7 @@ class FlexUNet(nn.Module):
             )
         channels = [in_channels, *(level.filters for level in levels)]
         self.encoder = nn.ModuleList(
-            ConvBlock(before, level, normalization=normalization, activation=activation)
+            ConvBlock(before, level, normalization=norm, activation=activation)
             for before, level in zip(channels, levels, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
@@ -81,8 +89,7 @@ class FlexUNet(nn.Module):
             for below, level in pairwise(upward)
         )
         self.decoder = nn.ModuleList(
-            ConvBlock(2 * level.filters, level, normalization=normalization, activation=activation)
-            for level in upward[1:]
+            ConvBlock(2 * level.filters, level, normalization=norm, activation=activation) for level in upward[1:]
         )
         self.head = glorot_initialised(nn.Conv2d(base_filters, num_classes, kernel_size=1))
         self.size_factor = 2 ** (num_layers - 1)

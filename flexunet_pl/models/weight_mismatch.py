@@ -46,6 +46,12 @@ def _shape(value: Tensor) -> str:
     return "x".join(map(str, value.shape)) or "one number"
 
 
+def _normalization(weights: Mapping[str, Any]) -> bool | str:
+    if "encoder.0.layers.2.running_mean" in weights:
+        return True
+    return "group or instance" if "encoder.0.layers.1.bias" in weights else False
+
+
 def _flexunet_settings(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that shapes tell of a FlexUNet; none where the weights are of something else."""
     first, head = (weights.get(name) for name in ("encoder.0.layers.0.weight", "head.weight"))
@@ -58,5 +64,5 @@ def _flexunet_settings(weights: Mapping[str, Any]) -> dict[str, Any]:
         "base_filters": first.shape[0],
         "base_kernels": list(first.shape[2:]),
         "num_layers": len(levels),
-        "normalization": "encoder.0.layers.2.running_mean" in weights,
+        "normalization": _normalization(weights),
     }

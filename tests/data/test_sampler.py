@@ -37,6 +37,22 @@ def test_without_a_share_the_order_is_that_of_a_plain_shuffle():
     assert list(_sampler([True] * 12 + [False] * 8, 0.5)) == list(plain)
 
 
+@given(st.integers(1, 30), st.integers(1, 100), st.sampled_from([0.0, 0.4, 1.0]))
+@settings(max_examples=100, deadline=None)
+def test_an_epoch_has_the_length_asked_for(size, length, share):
+    shown = [i % 3 == 0 for i in range(size)]
+    keys = list(_sampler(shown, share, length=length))
+    assert len(keys) == length
+    for group in (True, False):
+        drawn = [sum(key.index == i for key in keys) for i in range(size) if shown[i] is group]
+        assert not drawn or share or max(drawn) - min(drawn) <= 1
+    assert len({(key.index, key.repeat) for key in keys}) == length  # each is augmented anew
+
+
+def test_a_length_is_of_training_alone():
+    assert len(EpochSampler(7, length=20)) == 7
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_the_draw_of_one(world):
     shown = [i % 7 == 0 for i in range(50)]
@@ -66,7 +82,7 @@ def test_the_loader_draws_slices_with_foreground_more_often_and_augments_each_ag
         (tmp_path / split / "images").symlink_to(phantoms / split / "images")
         _write_tracheas(phantoms / split / "masks", tmp_path / split / "masks")
     classes = {"background": [0, 0, 0], "trachea": [255, 0, 0]}
-    options = {"rgb_map": classes, "num_workers": 0, "batch_size": 1, "seed": 137}
+    options = {"rgb_map": classes, "num_workers": 0, "batch_size": 1, "seed": 138}
     module = SegmentationDataModule(tmp_path, image_size=(64, 64), foreground_share=1.0, **options)
     module.setup("fit")
     batches = list(module.train_dataloader())
@@ -81,6 +97,11 @@ def test_the_loader_draws_slices_with_foreground_more_often_and_augments_each_ag
 def _write_tracheas(masks, target):
     for path in masks.iterdir():
         write_mask(target / path.name, (read_mask(path, PHANTOM_MAP) == 1).astype(np.uint8), PHANTOM_MAP)
+
+
+def test_an_epoch_without_samples_is_said():
+    with pytest.raises(UserError, match=r"data\.epoch_samples is 0; it must be at least 1"):
+        SegmentationDataModule(rgb_map=PHANTOM_MAP.to_dict(), epoch_samples=0)
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5])

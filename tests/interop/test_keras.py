@@ -174,6 +174,8 @@ def test_other_networks_have_no_keras_form(tmp_path):
         save_keras_weights(nn.Conv2d(3, 2, 1), tmp_path / "w.h5")
     with pytest.raises(UserError, match="weights of its own"):
         save_keras_weights(_network(activation="prelu"), tmp_path / "w.h5")
+    with pytest.raises(UserError, match="normalization `group` has no form in the original"):
+        save_keras_weights(_network(normalization="group"), tmp_path / "w.h5")
     with pytest.raises(UserError, match="`leakyrelu` has no equal in Keras"):
         build_keras_model(_network(activation="leaky_relu"), (24, 16))
     with pytest.raises(UserError, match="unknown format"):

@@ -31,6 +31,8 @@ def test_levels_follow_the_reference_s_rules():
     [
         {},
         {"normalization": True},
+        {"normalization": "group"},
+        {"normalization": "instance", "base_filters": 3},
         {"activation": "mish"},
         {"dilation": (3, 2)},
         {"base_kernels": (7, 5)},
@@ -99,6 +101,24 @@ def test_weights_are_drawn_as_keras_draws_them():
 def test_batch_norm_has_keras_defaults():
     norm = next(m for m in FlexUNet(3, 2, 2, (3, 3), 2, normalization=True).modules() if isinstance(m, nn.BatchNorm2d))
     assert (norm.eps, norm.momentum) == (1e-3, 0.01)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("none", False), (False, False), ("batch", True), (True, True)])
+def test_the_original_s_norms_are_kept_in_its_own_words(given, kept):
+    assert FlexUNet(3, 2, 2, (3, 3), 2, normalization=given).init_args["normalization"] is kept
+
+
+@pytest.mark.parametrize(("name", "groups"), [("group", 8), ("instance", 24)])
+def test_group_and_instance_norm_stand_before_the_activation(name, groups):
+    block = FlexUNet(3, 2, 24, (3, 3), 2, normalization=name).encoder[0]
+    assert [type(m).__name__ for m in block.layers][:3] == ["Conv2d", "GroupNorm", "ReLU"]
+    assert block.layers[1].num_groups == groups
+
+
+@pytest.mark.parametrize("given", ["layer", 1, None])
+def test_other_norms_are_refused(given):
+    with pytest.raises(UserError, match="use one of none, batch, group, instance"):
+        FlexUNet(3, 2, 2, (3, 3), 2, normalization=given)
 
 
 @pytest.mark.parametrize("name", ["relu", "Mish", "leaky_relu", "hard_swish", "swish", "GELU", "elu"])

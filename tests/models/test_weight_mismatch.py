@@ -33,6 +33,17 @@ def test_a_mismatch_names_weights_and_the_settings_that_fit(other, named):
     assert len(line) < 700
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"normalization": "group"}, "normalization group or instance"),
+        ({"normalization": False, "activation": "prelu"}, "normalization False"),
+    ],
+)
+def test_norms_are_told_from_activations_with_weights(options, named):
+    assert explain_mismatch(nn.Linear(3, 2), FlexUNet(3, 2, **OPTIONS | options).state_dict()).endswith(named)
+
+
 @pytest.mark.parametrize("weights", [{}, {"weight": 5, "bias": "x"}, {"head.weight": torch.zeros(2)}])
 def test_weights_of_something_else_have_no_settings(weights):
     line = explain_mismatch(nn.Linear(3, 2), weights)

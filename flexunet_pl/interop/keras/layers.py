@@ -102,6 +102,8 @@ def keras_layers(network: nn.Module) -> list[Layer]:
     """
     if not isinstance(network, FlexUNet):
         raise UserError(f"{type(network).__name__} has no Keras form; only a FlexUNet does")
+    if isinstance(norm := network.init_args["normalization"], str):
+        raise UserError(f"normalization `{norm}` has no form in the original, which knows batch norm and none")
     parts: list[tuple[str, nn.Module]] = [(f"encoder level {i}", b) for i, b in enumerate(network.encoder)]
     upward = range(len(network.decoder) - 1, -1, -1)
     for i, upsample, block in zip(upward, network.upsample, network.decoder, strict=True):
