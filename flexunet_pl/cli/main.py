@@ -45,6 +45,10 @@ VERBS = {
     "split": Verb(
         "split a folder into train, valid and test, or into folds, by patient", "flexunet_pl.commands.split:split_data"
     ),
+    "plan": Verb(
+        "write a configuration that makes the most of so many minutes, on this data and this machine",
+        "flexunet_pl.commands.plan:plan_training",
+    ),
     "augment": Verb("write variants of the training pictures beside them", "flexunet_pl.commands.augment:augment_data"),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", "flexunet_pl.prepare.phantom:write_phantom"),
     "import-config": Verb(

@@ -1,18 +1,14 @@
 """Converted configurations as YAML files for people: in order, with a comment where each value came from."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
-import yaml
-
+from flexunet_pl.common.commented_yaml import commented_lines, printable
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import check_input, check_output, written_in_place
 from flexunet_pl.interop.config.convert import convert
 from flexunet_pl.interop.config.experiment_folder import find_config, locate_paths
-from flexunet_pl.interop.config.ini import printable
 from flexunet_pl.interop.config.settings import Conversion
 
 _MAX_BYTES = 4 << 20
@@ -105,33 +101,5 @@ def to_yaml(conversion: Conversion, source: Path, target: Path) -> str:
             *(f"# - {printable(remark)}" for remark in conversion.remarks),
         ]
     ordered = {key: conversion.config[key] for key in _ORDER if key in conversion.config}
-    lines = [*head, *_lines(ordered, conversion.origins)]
+    lines = [*head, *commented_lines(ordered, conversion.origins)]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _lines(node: dict[str, Any], origins: dict[str, str], path: str = "", indent: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        here = f"{path}.{key}" if path else key
-        comment = f"  # {printable(origins[here])}" if here in origins else ""
-        name = _scalar(key)
-        if isinstance(value, dict) and value:
-            yield f"{indent}{name}:{comment}"
-            yield from _lines(value, origins, here, indent + "  ")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            yield f"{indent}{name}:{comment}"
-            for item in value:
-                first, *rest = _lines(item, origins, here, indent + "  ")
-                yield f"{indent}- {first.lstrip()}"
-                yield from rest
-        else:
-            yield f"{indent}{name}: {_scalar(value)}{comment}"
-
-
-def _scalar(value: Any) -> str:
-    text = _dump(value, allow_unicode=True)
-    return text if text.isprintable() else _dump(value, allow_unicode=False)
-
-
-def _dump(value: Any, *, allow_unicode: bool) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=1 << 20, allow_unicode=allow_unicode)
-    return text.removesuffix("...\n").strip()

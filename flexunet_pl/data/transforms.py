@@ -150,15 +150,17 @@ def _grid(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.floa
 class StrongCTAugmentation(albumentations.Compose):
     """Augmentation for few CT slices: wide shifts, scales and turns, smooth and elastic distortion, gamma, blur, noise.
 
-    It does not flip either; see `CTAugmentation`.
+    It does not flip either, unless it is told to; see `CTAugmentation`.
 
     Args:
         p: Probability of each of the steps.
+        horizontal_flip: Probability of mirroring left and right.
     """
 
-    def __init__(self, p: float = 0.4) -> None:
+    def __init__(self, p: float = 0.4, horizontal_flip: float = 0.0) -> None:
         super().__init__(
             [
+                *([albumentations.HorizontalFlip(p=horizontal_flip)] if horizontal_flip else []),
                 albumentations.Affine(
                     translate_percent=(-0.1, 0.1),
                     scale=(0.8, 1.25),

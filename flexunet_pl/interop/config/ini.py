@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from flexunet_pl.common.commented_yaml import printable
 from flexunet_pl.common.errors import UserError
 
 MAX_CHARACTERS = 1 << 18  # the largest public configuration has about 10,000
@@ -142,11 +143,6 @@ class Ini:
             line=number,
             comments=tuple(sorted(comments)),
         )
-
-
-def printable(text: str) -> str:
-    """Replace what cannot be shown, line ends and broken characters among it, by question marks."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _without_comment(line: str) -> tuple[str, str]:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from flexunet_pl.common.commented_yaml import printable
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.interop.config.ini import Ini, Setting, printable
+from flexunet_pl.interop.config.ini import Ini, Setting
 from flexunet_pl.interop.config.readers import Reader, is_literal
 
 T = TypeVar("T")

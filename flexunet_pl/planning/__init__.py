@@ -1,0 +1,1 @@
+"""A configuration for this data, this machine and so many minutes."""
