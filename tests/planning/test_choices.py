@@ -47,7 +47,7 @@ def test_the_same_facts_give_the_same_plan_with_a_reason_behind_what_is_chosen()
     one, two = plan(), plan()
     assert one == two
     assert {"model.image_size", "data.batch_size", "trainer.max_time", "trainer.precision"} <= one.reasons.keys()
-    assert list(one.config["model"])[0] == "rgb_map"
+    assert next(iter(one.config["model"])) == "rgb_map"
 
 
 def test_more_time_buys_larger_images():
