@@ -52,7 +52,8 @@ class SegmentationTask(OptimizedModule):
     """Trains and scores a segmentation network.
 
     `hparams`, and so the checkpoint, holds what `test`, `predict` and `load_model` need, as plain values: `rgb_map`,
-    `image_size`, `in_channels`, `image_window`, and the network's class path and arguments, where it keeps them.
+    `image_size`, `in_channels`, `image_window`, `neighbours`, and the network's class path and arguments, where it
+    keeps them.
 
     Args:
         network: Maps images ``(N, C, H, W)`` to logits ``(N, K, H, W)``; a FlexUNet with its defaults where none is
@@ -60,8 +61,11 @@ class SegmentationTask(OptimizedModule):
         rgb_map: Ordered mapping ``name: [r, g, b]``, the background first; the order is the class index. The
             original's dict literal ``{(0, 0, 0): 0, ...}`` is read too.
         image_size: Height and width of the images that the network is given.
-        in_channels: 3 for R, G, B, 1 for grey; any other number for TIFF files of so many bands, as they are.
+        in_channels: 3 for R, G, B, 1 for grey; any other number for TIFF files of so many bands, as they are. With
+            `neighbours`, those of all slices of a picture.
         image_window: Lowest and highest value of 16-bit and float images, mapped to 0 and 255.
+        neighbours: How many slices before a slice, and behind it, are its further channels; on the command line from
+            `data.neighbours`.
         loss: Called with logits ``(N, K, H, W)`` and class indices ``(N, H, W)``; cross-entropy where none is given.
         class_weights: Weight of each class in the loss, by name; `flexunet check --out` writes them for a data set as
             class_weights.yaml, ready to be given as one more ``-c``.
@@ -80,6 +84,7 @@ class SegmentationTask(OptimizedModule):
         image_size: tuple[int, int] = (512, 512),
         in_channels: int = 3,
         image_window: tuple[float, float] | None = None,
+        neighbours: int = 0,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | None = None,
         optimizer: OptimizerFactory = reference_optimizer,
@@ -90,7 +95,7 @@ class SegmentationTask(OptimizedModule):
         super().__init__(optimizer, scheduler)
         self.rgb_map = RgbMap.parse(rgb_map)
         self.reader = ImageReader(
-            (image_size[0], image_size[1]), in_channels, Window.parse(image_window, "model.image_window")
+            (image_size[0], image_size[1]), in_channels, Window.parse(image_window, "model.image_window"), neighbours
         )
         network = network if network is not None else FlexUNet(in_channels, len(self.rgb_map))
         check_image_size((image_size[0], image_size[1]), size_factor(network))
@@ -114,6 +119,7 @@ class SegmentationTask(OptimizedModule):
                 "image_size": list(image_size),
                 "in_channels": in_channels,
                 "image_window": list(image_window) if image_window is not None else None,
+                "neighbours": neighbours,
             },
             logger=False,
         )

@@ -98,6 +98,7 @@ class FlexUNetCLI(LightningCLI):
             parser.set_defaults({f"{name}.{key}": value for key, value in defaults.items()})
         for key in ("rgb_map", "image_size", "in_channels", "image_window"):
             parser.link_arguments(f"model.{key}", f"data.{key}")
+        parser.link_arguments("data.neighbours", "model.neighbours")
         # FlexUNet, segmentation_models_pytorch and monai name it differently; a link without its target is passed over
         for target in ("num_classes", "classes", "out_channels"):
             parser.link_arguments("model.rgb_map", f"model.network.init_args.{target}", compute_fn=self._class_count)
@@ -153,7 +154,8 @@ class FlexUNetCLI(LightningCLI):
         given = dict(config.items())
         settings = self._start.settings(config.get("model.network"), self._named)
         try:
-            self.config = self.parser.parse_object({verb: {"model": settings}}, self.config)
+            saved = {"model": settings, "data": self._start.data_settings}
+            self.config = self.parser.parse_object({verb: saved}, self.config)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {explain_parser_error(error.message, ())}") from error
         used, defaults = dict(self.config[verb].items()), dict(self._parser(verb).get_defaults().items())

@@ -17,7 +17,7 @@ _OF_A_TRAINING = ("loss", "class_weights", "optimizer", "scheduler", "deep_super
 
 
 def settings_of(saved: SavedModel, given: Any) -> dict[str, Any]:
-    """Return the settings of a checkpoint for the `model` section of a configuration.
+    """Return the settings of a checkpoint for the `model` section of a configuration, but those that are linked to it.
 
     Args:
         saved: The checkpoint.
@@ -30,7 +30,7 @@ def settings_of(saved: SavedModel, given: Any) -> dict[str, Any]:
     Raises:
         ModelFileError: If the checkpoint's network may not be built, or its weights do not fit it.
     """
-    settings = saved.settings
+    settings = {name: value for name, value in saved.settings.items() if name != "neighbours"}
     if saved.network is None:
         raise ModelFileError(
             f"{saved.path}: does not know how its network was built; load it with `load_model(path, network)`"

@@ -57,6 +57,11 @@ class StartingPoint:
         return {key: value for key, value in settings.items() if key == "network" or key not in named}
 
     @property
+    def data_settings(self) -> dict[str, Any]:
+        """What of the `data` section the checkpoint decides: what the network's channels are."""
+        return {"neighbours": self.saved.neighbours}
+
+    @property
     def run_folder(self) -> Path | None:
         """Folder of the run that is gone on with or looked at; None where the checkpoint lies elsewhere."""
         if self.weights_alone:

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.processes import count_cores
 from flexunet_pl.data.batch import Batch, PredictBatch
@@ -21,6 +22,7 @@ from flexunet_pl.data.splits import check_numbers, list_split, split_folder
 from flexunet_pl.data.transforms import PRESETS, Transform
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.mask_colors import UnknownColors
+from flexunet_pl.io.neighbours import check_numbered
 from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair
 from flexunet_pl.io.volume_slices import SliceRules
@@ -60,6 +62,9 @@ class SegmentationDataModule(LightningDataModule):
             lesions; where they do anyway, and with null, all are drawn alike.
         epoch_samples: Images drawn in a training epoch, each as often as the others but for one; as many as there are
             where none is given. More make epochs, and with them validations, rarer where images are few.
+        neighbours: How many slices before a slice, and behind it, are its further channels: those of a volume, or
+            files whose names end in the slice's number; at the ends of a patient they are repeated. `model.in_channels`
+            counts them: 3 for grey slices with 1.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
         pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
             where none is given.
@@ -87,6 +92,7 @@ class SegmentationDataModule(LightningDataModule):
         cache: Literal["none", "ram", "disk"] = "none",
         foreground_share: float | None = None,
         epoch_samples: int | None = None,
+        neighbours: int = 0,
         fold: int | None = None,
         unknown_colors: UnknownColors = "error",
         pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
@@ -97,7 +103,7 @@ class SegmentationDataModule(LightningDataModule):
         self.root = root
         self.rgb_map = RgbMap.parse(rgb_map)
         self.reader = ImageReader(
-            (image_size[0], image_size[1]), in_channels, Window.parse(image_window, "image_window")
+            (image_size[0], image_size[1]), in_channels, Window.parse(image_window, "image_window"), neighbours
         )
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", "137"))  # where Lightning's seed_everything leaves it
@@ -143,7 +149,9 @@ class SegmentationDataModule(LightningDataModule):
         """
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
             if split not in self.pairs:
-                self.pairs[split] = list_split(self.folder(split), self.pairing, self.reader.channels)
+                self.pairs[split] = list_split(self.folder(split), self.pairing, self.reader.slice_channels)
+        if stage == "fit" and self.reader.neighbours:
+            check_numbered([pair.image for pair in self.pairs["train"]])
         if stage == "predict":
             if self.predict_dir is None:
                 raise UserError("data.predict_dir is missing: name the folder of images to predict")
@@ -178,19 +186,13 @@ class SegmentationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training images, shuffled and augmented."""
         rank, world_size = self._process()
-        masks = [pair.mask for pair in self.pairs["train"]]
-        foreground = (
-            find_foreground(masks, self.rgb_map, self.unknown_colors) if self.foreground_share is not None else None
-        )
-        if foreground is not None and not foreground.any() and not rank:
-            say("note: data.foreground_share: no training mask shows more than the background; all are drawn alike")
         sampler = EpochSampler(
-            len(masks),
+            len(self.pairs["train"]),
             seed=self.seed,
             train=True,
             rank=rank,
             world_size=world_size,
-            foreground=foreground,
+            foreground=self._foreground(),
             foreground_share=self.foreground_share or 0.0,
             length=self.epoch_samples,
         )
@@ -214,6 +216,11 @@ class SegmentationDataModule(LightningDataModule):
         dataset = PredictDataset(self.plan.pictures, self.reader, self.volume, tiled)
         batch_size = 1 if tiled else self.batch_size  # where each may have its own size
         return self._loaders.load(dataset, range(len(dataset)), collate_predict, batch_size)
+
+    def _foreground(self) -> NDArray[np.bool_] | None:
+        """Tell which training images show foreground, where that is asked for."""
+        masks = [pair.mask for pair in self.pairs["train"]]
+        return find_foreground(masks, self.rgb_map, self.unknown_colors) if self.foreground_share is not None else None
 
     @property
     def _loaders(self) -> Loaders:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet_pl.common.console import show_progress
+from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask
@@ -30,7 +30,10 @@ def find_foreground(masks: list[Path], rgb_map: RgbMap, unknown: UnknownColors =
         DataError: If a mask cannot be read.
     """
     shown = map_processes(partial(_shows_foreground, rgb_map=rgb_map, unknown=unknown), masks, chunk=16, few=_FEW)
-    return np.array(list(show_progress(shown, "reading masks", len(masks))), dtype=bool)
+    found = np.array(list(show_progress(shown, "reading masks", len(masks))), dtype=bool)
+    if not found.any():
+        say("note: data.foreground_share: no training mask shows more than the background; all are drawn alike")
+    return found
 
 
 def _shows_foreground(mask: Path, rgb_map: RgbMap, unknown: UnknownColors) -> bool:

@@ -69,6 +69,11 @@ def read_source(path: Path, fit: Fit = "resize") -> Source:
         UserError: If it has classes that the runtime would refuse.
     """
     saved = read_saved_model(path)
+    if saved.neighbours:
+        raise UserError(
+            f"{path}: takes slices with their neighbours (data.neighbours {saved.neighbours}), which the runtime does "
+            "not read; use flexunet predict"
+        )
     digest = sha256_of(path)
     metadata = {
         "format": FORMAT,

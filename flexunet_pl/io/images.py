@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flexunet_pl.common.errors import DataError
+from flexunet_pl.io.neighbours import slices_around
 from flexunet_runtime.bands import MAX_BANDS, bands_size
 from flexunet_runtime.errors import UserError
 from flexunet_runtime.files import written_in_place
@@ -36,19 +38,44 @@ class ImageReader:
         size: Height and width of that input in pixels.
         channels: 3 for R, G, B, 1 for grey, else the number of bands of TIFF files.
         window: Lowest and highest value for 16-bit and float images.
+        neighbours: How many slices before a slice, and behind it, share the channels with it; see `slices_around`.
     """
 
     size: tuple[int, int]
     channels: int = 3
     window: Window | None = None
+    neighbours: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.channels <= MAX_BANDS:
             raise UserError(f"model.in_channels is {self.channels}; expected 1 to {MAX_BANDS}, 3 for R, G, B")
+        if self.neighbours < 0:
+            raise UserError(f"data.neighbours is {self.neighbours}; it must be at least 0")
+        slices = 2 * self.neighbours + 1
+        if self.neighbours and self.channels not in {slices, 3 * slices}:
+            raise UserError(
+                f"model.in_channels is {self.channels}, but data.neighbours {self.neighbours} makes pictures of "
+                f"{slices} slices: set it to {slices}, or to {3 * slices} for slices in R, G, B"
+            )
+
+    @property
+    def slice_channels(self) -> int:
+        """Channels of one slice."""
+        return self.channels // (2 * self.neighbours + 1)
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        """Read an image at its own size, shape ``(H, W, channels)``, uint8; see `read_image`."""
-        return read_image(path, self.channels, self.window)
+        """Read an image at its own size, shape ``(H, W, channels)``, uint8; see `read_image`.
+
+        Raises:
+            DataError: If it cannot be read, or a neighbour is of another size.
+        """
+        if not self.neighbours:
+            return read_image(path, self.channels, self.window)
+        files = slices_around(path, self.neighbours)
+        slices = {file: read_image(file, self.slice_channels, self.window) for file in dict.fromkeys(files)}
+        if odd := [file for file in files if slices[file].shape != slices[path].shape]:
+            raise DataError(f"{odd[0]}: is of another size than {path.name}, the slice beside it; export both again")
+        return np.concatenate([slices[file] for file in files], axis=2)
 
 
 def read_size(path: Path, channels: int = 3) -> tuple[int, int]:

@@ -80,7 +80,7 @@ def read_case(case: Case, rules: SliceRules) -> Volume:
 
 
 def cut_slice(values: NDArray[Any], number: int, rules: SliceRules, reader: ImageReader) -> NDArray[np.uint8]:
-    """Make a picture of a slice.
+    """Make a picture of a slice, and of those beside it where the reader wants them; at the ends they are repeated.
 
     Args:
         values: Those of the volume, shape ``(D, H, W)``.
@@ -91,9 +91,11 @@ def cut_slice(values: NDArray[Any], number: int, rules: SliceRules, reader: Imag
     Returns:
         The picture, shape ``(H, W, channels)``, uint8.
     """
-    picture = stretch(np.take(values, number, axis=rules.axis), reader.window)
-    turned = np.rot90(picture, rules.rotation // 90)
-    return np.repeat(turned[..., None], reader.channels, axis=2)
+    beside = range(number - reader.neighbours, number + reader.neighbours + 1)
+    wanted = np.clip(beside, 0, values.shape[rules.axis] - 1)
+    slices = [stretch(np.take(values, i, axis=rules.axis), reader.window) for i in wanted]
+    turned = [np.rot90(picture, rules.rotation // 90)[..., None] for picture in slices]
+    return np.concatenate([np.repeat(picture, reader.slice_channels, axis=2) for picture in turned], axis=2)
 
 
 def join_slices(masks: list[NDArray[Any]], rules: SliceRules) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from flexunet_pl.common.class_paths import find_stranger, is_plain
 from flexunet_pl.common.class_positions import POSITIONS
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.io.dataset_facts import DatasetFacts
+from flexunet_pl.io.images import ImageReader
 from flexunet_pl.models.build import build_network, for_pixels
 from flexunet_pl.models.weight_mismatch import explain_mismatch
 from flexunet_pl.rgb_map import RgbMap
@@ -20,7 +21,15 @@ from flexunet_runtime.bands import MAX_BANDS
 from flexunet_runtime.window import Window
 
 # what a checkpoint's settings are used for; the rest belongs to the training
-PREDICTION_SETTINGS = ("network", "rgb_map", "image_size", "in_channels", "image_window", *DatasetFacts().plain())
+PREDICTION_SETTINGS = (
+    "network",
+    "rgb_map",
+    "image_size",
+    "in_channels",
+    "image_window",
+    "neighbours",
+    *DatasetFacts().plain(),
+)
 _PREFIX = "network."  # of the network's weights in a checkpoint
 
 
@@ -34,6 +43,7 @@ class SavedModel:
         image_size: Height and width of the network's images.
         in_channels: 3 for R, G, B, 1 for grey, else the bands of TIFF files.
         image_window: Lowest and highest value of 16-bit and float images, if they were scaled.
+        neighbours: How many slices before a slice, and behind it, are its further channels.
         facts: How the slices of volumes that were trained on became pictures, if it is known.
         network: Class path and arguments of the network, if they are known.
         weights: Of the network, by name.
@@ -47,6 +57,7 @@ class SavedModel:
     image_size: tuple[int, int]
     in_channels: int
     image_window: tuple[float, float] | None
+    neighbours: int
     facts: DatasetFacts
     network: Mapping[str, Any] | None
     weights: Mapping[str, Any]
@@ -56,12 +67,13 @@ class SavedModel:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Map, sizes and window, as plain values."""
+        """Map, sizes, window and neighbours, as plain values."""
         return {
             "rgb_map": self.rgb_map.to_dict(),
             "image_size": list(self.image_size),
             "in_channels": self.in_channels,
             "image_window": list(self.image_window) if self.image_window is not None else None,
+            "neighbours": self.neighbours,
         }
 
     def build(self) -> nn.Module:
@@ -125,6 +137,8 @@ def read_saved_model(path: str | Path) -> SavedModel:
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no image_size")
     if type(channels) is not int or not 1 <= channels <= MAX_BANDS:
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: in_channels {channels}")
+    if type(neighbours := saved.get("neighbours", 0)) is not int:
+        raise ModelFileError(f"{path}: is no checkpoint of flexunet: neighbours {neighbours}")
     network = saved.get("network")
     if network is not None and not (
         isinstance(network, dict) and isinstance(network.get("init_args") or {}, dict) and "class_path" in network
@@ -138,7 +152,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
             raise ModelFileError(f"{path}: {name[:100]}: names `{named}`, as no training can; nothing of it was run")
     try:
         rgb_map = RgbMap.parse(saved["rgb_map"])
-        Window.parse(window, "image_window")
+        ImageReader((size[0], size[1]), channels, Window.parse(window, "image_window"), neighbours)
         facts = DatasetFacts.parse(saved)
     except UserError as error:
         raise ModelFileError(f"{path}: {error}") from error
@@ -148,6 +162,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
         image_size=(size[0], size[1]),
         in_channels=int(channels),
         image_window=(window[0], window[1]) if window is not None else None,
+        neighbours=neighbours,
         facts=facts,
         network=network,
         weights=network_weights(checkpoint["state_dict"]),

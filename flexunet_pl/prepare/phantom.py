@@ -1,5 +1,6 @@
 """Thorax phantoms: a drawn data set with patients, anatomy, contrast and noise, to try things on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,22 @@ from flexunet_pl.io.images import write_image
 from flexunet_pl.rgb_map import RgbMap
 
 PHANTOM_MAP = RgbMap.parse({"background": [0, 0, 0], "trachea": [255, 0, 0], "heart": [0, 255, 0], "lung": [0, 0, 255]})
-_TRACHEA, _HEART, _LUNG = 1, 2, 3
+LESION_MAP = RgbMap.parse({**PHANTOM_MAP.to_dict(), "lesion": [255, 255, 0]})
+_TRACHEA, _HEART, _LUNG, _LESION = 1, 2, 3, 4
+_FREE = 2  # places in the lungs that no vessel takes
 _SPLITS = {"train": 0.7, "valid": 0.15, "test": 0.15}
 
 Plane = NDArray[np.float32]
 
 
 def write_phantom(
-    out: Path, patients: int = 40, slices: int = 5, size: int = 128, seed: int = 137, overwrite: bool = False
+    out: Path,
+    patients: int = 40,
+    slices: int = 5,
+    size: int = 128,
+    seed: int = 137,
+    overwrite: bool = False,
+    lesions: bool = False,
 ) -> None:
     """Draw a data set of thorax phantoms: train, valid and test folders of images and colour-coded masks.
 
@@ -33,27 +42,71 @@ def write_phantom(
         size: Height and width of the slices in pixels, at least 64.
         seed: Seed of everything that is drawn.
         overwrite: Whether a folder that is not empty may be written to.
+        lesions: Whether the lungs hold a class more, lesion: balls that are seen in one slice alone, among vessels that
+            look like them in each slice and run through all. Only the slices beside one tell which is which.
 
     Raises:
         UserError: If a number is out of its range, or the folder is not empty.
     """
+    if lesions and slices < 3:
+        raise UserError(f"phantom: lesions need slices >= 3, not {slices}: those beside one tell them from vessels")
     if patients < 3 or slices < 1 or size < 64 or seed < 0:
         given = f"{patients}, {slices}, {size}, {seed}"
         raise UserError(f"phantom: needs patients >= 3, slices >= 1, size >= 64, seed >= 0, not {given}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise UserError(f"{out}: is not empty; name another folder or give --overwrite true")
+    rgb_map = LESION_MAP if lesions else PHANTOM_MAP
     held_out = max(1, round(patients * _SPLITS["test"]))
     splits = ["train"] * (patients - 2 * held_out) + ["valid"] * held_out + ["test"] * held_out
     for patient, split in enumerate(splits):
+        balls = _draw_balls(np.random.default_rng([seed, patient, _LESION]), slices) if lesions else [[]] * slices
         for number in range(slices):
             level = (number + 0.5) / slices
-            image, index = draw_slice(patient, level, size, seed)
+            image, index = draw_slice(patient, level, size, seed, balls[number])
             name = f"{patient:03d}_{number:02d}.png"
             write_image(out / split / "images" / name, np.repeat(image[..., None], 3, axis=2))
-            write_image(out / split / "masks" / name, PHANTOM_MAP.paint(index))
+            write_image(out / split / "masks" / name, rgb_map.paint(index))
 
 
-def draw_slice(patient: int, level: float, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+@dataclass(frozen=True)
+class Ball:
+    """A bright disc in a lung: a lesion, or a vessel that is cut across.
+
+    Attributes:
+        x: Place in units of the body's half width.
+        y: Place in units of the body's half height.
+        radius: In units of the picture's side.
+        grey: In units of the muscles' grey value.
+        is_lesion: Which of the two.
+    """
+
+    x: float
+    y: float
+    radius: float
+    grey: float
+    is_lesion: bool
+
+
+def _draw_balls(rng: np.random.Generator, slices: int) -> list[list[Ball]]:
+    """Draw the vessels of a patient, which run through all slices, and a lesion a slice."""
+    cells = [(side * 0.46 + dx, dy) for side in (-1, 1) for dx in (-0.12, 0.12) for dy in (-0.25, 0.25)]
+    behind_heart = [cell for cell in cells if cell[0] > 0 > cell[1]]  # where the heart may cover a lesion
+    clear = [cell for cell in cells if cell not in behind_heart]
+    places = [clear[i] for i in rng.permutation(len(clear))] + behind_heart
+
+    def ball(place: tuple[float, float], *, is_lesion: bool) -> Ball:
+        x, y = place[0] + rng.uniform(-0.02, 0.02), place[1] + rng.uniform(-0.06, 0.06)
+        return Ball(x, y, rng.uniform(0.034, 0.040), rng.uniform(0.9, 1.1), is_lesion)
+
+    free, taken = places[:_FREE], places[_FREE:]
+    vessels = [ball(place, is_lesion=False) for place in taken]
+    # never in one place twice in a row, which would be a vessel
+    return [[*vessels, ball(free[number % _FREE], is_lesion=True)] for number in range(slices)]
+
+
+def draw_slice(
+    patient: int, level: float, size: int, seed: int, balls: Sequence[Ball] = ()
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw one axial slice.
 
     Args:
@@ -61,13 +114,14 @@ def draw_slice(patient: int, level: float, size: int, seed: int) -> tuple[NDArra
         level: Height in the chest, from 0 (upper) to 1 (lower).
         size: Height and width in pixels.
         seed: Seed of the data set.
+        balls: What else is in the lungs.
 
     Returns:
-        The image, shape ``(size, size)``, uint8, and its class indices by `PHANTOM_MAP`, of the same shape.
+        The image, shape ``(size, size)``, uint8, and its class indices by `LESION_MAP`, of the same shape.
     """
     body = _Anatomy.drawn(np.random.default_rng([seed, patient]))
     rng = np.random.default_rng([seed, patient, round(level * 1000)])
-    return _Slice(body, level, size, rng).draw()
+    return _Slice(body, level, size, rng).draw(balls)
 
 
 @dataclass(frozen=True)
@@ -127,7 +181,7 @@ class _Slice:
         self.image = np.full((size, size), 0.02, dtype=np.float32)
         self.index = np.zeros((size, size), dtype=np.uint8)
 
-    def draw(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def draw(self, balls: Sequence[Ball]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         body = self.body
         torso = self._ellipse(0, 0, body.width, body.height)
         self.image[torso] = body.fat
@@ -139,6 +193,10 @@ class _Slice:
         self._spine()
         self._trachea()
         self._vessels(lungs)
+        for ball in balls:
+            cx, cy = ball.x * body.width, ball.y * body.height
+            where = self._ellipse(cx, cy, ball.radius, ball.radius) & (self.index == _LUNG)
+            self._paint(where, body.muscle * ball.grey, _LESION if ball.is_lesion else _LUNG)
         return self._scanned(), self.index
 
     def _ellipse(self, cx: float, cy: float, rx: float, ry: float) -> NDArray[np.bool_]:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from flexunet_pl.common.errors import UserError
 from flexunet_pl.io.images import read_image
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import list_pairs
-from flexunet_pl.prepare.phantom import PHANTOM_MAP, draw_slice, write_phantom
+from flexunet_pl.prepare.phantom import LESION_MAP, PHANTOM_MAP, draw_slice, write_phantom
 
 
 def test_every_patient_lies_in_one_split(phantoms):
@@ -49,3 +51,19 @@ def test_a_folder_that_is_not_empty_is_kept(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(UserError, match="patients >= 3"):
         write_phantom(tmp_path / "x", patients=2)
+
+
+def test_a_lesion_is_in_one_slice_alone_and_a_vessel_in_all(tmp_path):
+    write_phantom(tmp_path / "d", patients=3, slices=4, size=96, seed=1, lesions=True)
+    pairs = [pair for split in ("train", "valid", "test") for pair in list_pairs(tmp_path / "d" / split)]
+    masks = {pair.image.stem: read_mask(pair.mask, LESION_MAP) for pair in pairs}
+    for patient in range(3):
+        slices = [masks[f"{patient:03d}_{number:02d}"] == LESION_MAP.names.index("lesion") for number in range(4)]
+        assert all(lesion.any() for lesion in slices)
+        assert not any((one & two).any() for one, two in pairwise(slices))
+    assert PHANTOM_MAP.to_dict().items() <= LESION_MAP.to_dict().items()
+
+
+def test_lesions_need_neighbours(tmp_path):
+    with pytest.raises(UserError, match="lesions need slices >= 3, not 2"):
+        write_phantom(tmp_path / "x", slices=2, lesions=True)
