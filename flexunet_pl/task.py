@@ -5,15 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.losses import check_loss, compute_loss, weigh_classes
-from flexunet_pl.metrics.epoch import SegmentationScores
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
 from flexunet_pl.models.deep_supervision import AuxiliaryHeads
 from flexunet_pl.models.flexunet import FlexUNet
@@ -22,16 +19,14 @@ from flexunet_pl.models.load import load_model, network_weights, read_saved_mode
 from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.models.weight_mismatch import explain_mismatch
 from flexunet_pl.optimization import (
-    OptimizedModule,
     OptimizerFactory,
     SchedulerFactory,
     reference_optimizer,
     reference_scheduler,
 )
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.scoring import ScoredModule, log_scores
 from flexunet_runtime.window import Window
-
-_TRAIN_SCORES = "train_scores."  # prefix of their names in a checkpoint
 
 
 class Prediction(NamedTuple):
@@ -48,7 +43,7 @@ class Prediction(NamedTuple):
     answer: Answer
 
 
-class SegmentationTask(OptimizedModule):
+class SegmentationTask(ScoredModule):
     """Trains and scores a segmentation network.
 
     `hparams`, and so the checkpoint, holds what `test`, `predict` and `load_model` need, as plain values: `rgb_map`,
@@ -66,6 +61,8 @@ class SegmentationTask(OptimizedModule):
         image_window: Lowest and highest value of 16-bit and float images, mapped to 0 and 255.
         neighbours: How many slices before a slice, and behind it, are its further channels; on the command line from
             `data.neighbours`.
+        patches: Whether the network is given patches of `image_size` at the images' own resolution, rather than whole
+            images resized to it; then validation, test and prediction cut images into overlapping tiles.
         loss: Called with logits ``(N, K, H, W)`` and class indices ``(N, H, W)``; cross-entropy where none is given.
         class_weights: Weight of each class in the loss, by name; `flexunet check --out` writes them for a data set as
             class_weights.yaml, ready to be given as one more ``-c``.
@@ -85,6 +82,7 @@ class SegmentationTask(OptimizedModule):
         in_channels: int = 3,
         image_window: tuple[float, float] | None = None,
         neighbours: int = 0,
+        patches: bool = False,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | None = None,
         optimizer: OptimizerFactory = reference_optimizer,
@@ -92,8 +90,9 @@ class SegmentationTask(OptimizedModule):
         deep_supervision: int = 0,
         inference: Inference | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler)
-        self.rgb_map = RgbMap.parse(rgb_map)
+        classes = RgbMap.parse(rgb_map)
+        super().__init__(classes.names, optimizer, scheduler)
+        self.rgb_map = classes
         self.reader = ImageReader(
             (image_size[0], image_size[1]), in_channels, Window.parse(image_window, "model.image_window"), neighbours
         )
@@ -107,10 +106,8 @@ class SegmentationTask(OptimizedModule):
         check_loss(self.loss)
         if class_weights is not None:
             weigh_classes(self.loss, _in_class_order(class_weights, self.rgb_map))
-        self.inference = inference if inference is not None else Inference()
-        self.train_scores, self.val_scores, self.test_scores = (
-            SegmentationScores(self.rgb_map.names) for _ in range(3)
-        )
+        self.patches = patches
+        self.inference = (inference if inference is not None else Inference()).as_trained(on_patches=patches)
         # plain values, so that a checkpoint loads with weights_only
         self.save_hyperparameters(
             {
@@ -120,6 +117,7 @@ class SegmentationTask(OptimizedModule):
                 "in_channels": in_channels,
                 "image_window": list(image_window) if image_window is not None else None,
                 "neighbours": neighbours,
+                "patches": patches,
             },
             logger=False,
         )
@@ -157,7 +155,7 @@ class SegmentationTask(OptimizedModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the scores of the validation."""
-        self._score(self(batch["image"]).float(), batch, self.val_scores)
+        self._score(self._logits(batch), batch, self.val_scores)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the scores of the test.
@@ -169,25 +167,16 @@ class SegmentationTask(OptimizedModule):
         Returns:
             Logits of those images that count, shape ``(N, K, H, W)``, float32.
         """
-        logits: Tensor = self(batch["image"]).float()
+        logits = self._logits(batch)
         self._score(logits, batch, self.test_scores)
         return logits[: batch["counted"]]
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation."""
-        log_scores(self, "val", self.val_scores)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the test."""
-        log_scores(self, "test", self.test_scores)
-
-    def _score(self, logits: Tensor, batch: Batch, scores: SegmentationScores) -> Tensor:
-        counted = batch["counted"]  # 0 where the images only keep the processes in step: then nothing is added
-        logits, mask = logits[:counted], batch["mask"][:counted].long()
-        loss = compute_loss(self.loss, logits, mask) if counted else logits.sum()
-        if scores is not self.train_scores or bool(torch.isfinite(loss)):  # `FiniteLoss` decides what such a step does
-            scores.update(logits.detach(), mask, loss.detach())
-        return loss
+    def _logits(self, batch: Batch) -> Tensor:
+        """Compute the logits of whole images, in tiles where the network knows patches."""
+        if self.patches:
+            return self.inference.logits(self, batch["image"], self.reader.size)
+        logits: Tensor = self(batch["image"]).float()
+        return logits
 
     def predict_step(self, batch: PredictBatch, batch_idx: int) -> list[Prediction]:
         """Predict each picture of a batch at its own size, as `inference` says."""
@@ -246,19 +235,6 @@ class SegmentationTask(OptimizedModule):
         except (RuntimeError, TypeError, AttributeError) as error:
             raise ModelFileError(f"the checkpoint cannot be used: {str(error).splitlines()[0]}") from error
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add, within an epoch, the scores that all processes have so far."""
-        if self.trainer.world_size > 1 and self.train_scores.update_called:
-            with self.train_scores.sync_context():
-                state = self.train_scores.state_dict(prefix=_TRAIN_SCORES)
-                checkpoint["state_dict"].update({key: [value] for key, value in state.items()})
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the scores of an interrupted epoch to the first process, which must not count them twice."""
-        if self.global_rank:
-            weights = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {k: [] if k.startswith(_TRAIN_SCORES) else v for k, v in weights.items()}
-
 
 def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float]:
     if set(weights) != set(rgb_map.names) or not all(0 <= weight < float("inf") for weight in weights.values()):
@@ -269,32 +245,3 @@ def _in_class_order(weights: Mapping[str, float], rgb_map: RgbMap) -> list[float
     if not weights[rgb_map.names[0]]:  # the mean over a picture of background alone would be 0 / 0
         raise UserError(f"model.class_weights.{rgb_map.names[0]} is 0; give the background a small weight")
     return [float(weights[name]) for name in rgb_map.names]
-
-
-def _sees_all(trainer: Trainer) -> bool:
-    return trainer.limit_train_batches == 1.0 and not trainer.overfit_batches and not trainer.fast_dev_run  # type: ignore[attr-defined]
-
-
-def log_scores(module: LightningModule, stage: str, scores: SegmentationScores) -> None:
-    """Log the scores of an epoch, and begin the next.
-
-    Args:
-        module: Logs them.
-        stage: train, val or test.
-        scores: What was collected; nothing is logged where that is nothing.
-
-    Raises:
-        UserError: If no class but the background was in any mask of a whole training epoch.
-    """
-    if not scores.update_called:
-        return
-    computed = scores.compute()
-    if stage == "train" and "dice" not in computed and _sees_all(module.trainer):
-        raise UserError(
-            "no training mask shows more than the background, so there is nothing to learn; look at the masks and at "
-            "model.rgb_map with `flexunet check`"
-        )
-    for name, value in computed.items():
-        shown = stage == "val" and name in {"loss", "dice"}
-        module.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, prog_bar=shown, sync_dist=True, batch_size=1)
-    scores.reset()

@@ -35,13 +35,13 @@ class EpochChangeInference(Callback):
             looked for in ``masks`` beside it.
         num_images: How many, from the first by name; 0 turns the callback off.
         tiled: Whether images that are larger than the network's size are cut into overlapping tiles, as `predict` does
-            with `inference.tiled`, rather than resized.
+            with `inference.tiled`, rather than resized; where nothing is said, as the network is trained.
 
     Raises:
         UserError: If the number is negative.
     """
 
-    def __init__(self, images: Path | None = None, num_images: int = 6, tiled: bool = False) -> None:
+    def __init__(self, images: Path | None = None, num_images: int = 6, tiled: bool | None = None) -> None:
         if num_images < 0:
             raise UserError(f"epoch_change.num_images ({num_images}) must not be negative; 0 turns it off")
         self.images = images
@@ -82,9 +82,12 @@ class EpochChangeInference(Callback):
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "epoch_change"
         if folder is not None and trainer.is_global_zero:
             self._paths = list_files(folder)[: self.num_images]
+            task = _task(pl_module)
+            self.inference = self.inference.as_trained(on_patches=task.patches)
+            tiled = bool(self.inference.tiled)
             pictures = [(Case(path, path.stem), 0) for path in self._paths]
-            self._dataset = PredictDataset(pictures, _task(pl_module).reader, tiled=self.inference.tiled)
-            self._start_strip(self._paths, _task(pl_module))
+            self._dataset = PredictDataset(pictures, task.reader, tiled=tiled, at_own_size=tiled and task.patches)
+            self._start_strip(self._paths, task)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the film strip of the run that is resumed, from the masks that it wrote."""

@@ -96,7 +96,7 @@ class FlexUNetCLI(LightningCLI):
         for name, (callback, defaults) in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
             parser.set_defaults({f"{name}.{key}": value for key, value in defaults.items()})
-        for key in ("rgb_map", "image_size", "in_channels", "image_window"):
+        for key in ("rgb_map", "image_size", "in_channels", "image_window", "patches"):
             parser.link_arguments(f"model.{key}", f"data.{key}")
         parser.link_arguments("data.neighbours", "model.neighbours")
         # FlexUNet, segmentation_models_pytorch and monai name it differently; a link without its target is passed over

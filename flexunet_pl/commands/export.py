@@ -22,7 +22,7 @@ def export_model(
     overwrite: bool = False,
     precision: Precision = "fp32",
     probabilities: bool = True,
-    fit: Fit = "resize",
+    fit: Fit | None = None,
     size: tuple[int, int] | None = None,
     calibrate: Path | None = None,
     images: Path | None = None,
@@ -44,8 +44,8 @@ def export_model(
         overwrite: Whether to replace what has that name.
         precision: Of an ONNX file: fp32; fp16, for GPUs; int8, for CPUs, which takes --calibrate.
         probabilities: Whether an ONNX file gives them beside the mask; predictions in tiles need them.
-        fit: How images become those of the network in an ONNX file: resized to its size, as in training; or padded to
-            the next size that it takes, which keeps their resolution.
+        fit: How images become those of the network in an ONNX file: resized to its size; or padded to the next size
+            that it takes, which keeps their resolution. By default as in training: padded where that was on patches.
         size: Height and width of all images that an ONNX file will be given; by default any.
         calibrate: Folder of images from which int8 takes its ranges: some dozens, with lesions.
         images: Folder of images on which file and checkpoint are compared; by default those to calibrate with, or

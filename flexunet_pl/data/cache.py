@@ -39,11 +39,11 @@ class RamCache:
     """Keeps image and class indices of each sample at the network's size, a byte each, once they were read.
 
     The memory is shared: with forked and with spawned workers there is one copy, ``samples * H * W * (C + 1)`` bytes
-    once all were read. Under DDP each process has its own.
+    once all were read. Samples of several sizes take as much as the largest. Under DDP each process has its own.
 
     Args:
         samples: Number of samples.
-        shape: Height, width and channels.
+        shape: Height, width and channels, of the largest where they differ.
 
     Raises:
         UserError: If there is too little shared memory.
@@ -61,17 +61,21 @@ class RamCache:
         self.masks = _shared((samples, height, width))
         self.ready = _shared((samples,))
         self.ready.zero_()
+        self.sizes = torch.zeros((samples, 2), dtype=torch.int32).share_memory_()  # type: ignore[no-untyped-call]
 
     def get(self, index: int) -> Decoded | None:
         """Return image ``(H, W, C)`` and class indices ``(H, W)`` of a sample, or None before they were put."""
         if not self.ready[index]:
             return None
-        return self.images[index].numpy(), self.masks[index].numpy()
+        height, width = self.sizes[index].tolist()
+        return self.images[index, :height, :width].numpy(), self.masks[index, :height, :width].numpy()
 
     def put(self, index: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
         """Keep a sample; two workers that do so at once write the same."""
-        self.images[index] = torch.tensor(image)
-        self.masks[index] = torch.tensor(mask)
+        height, width = mask.shape
+        self.sizes[index] = torch.tensor([height, width])
+        self.images[index, :height, :width] = torch.tensor(image)
+        self.masks[index, :height, :width] = torch.tensor(mask)
         self.ready[index] = 1
 
 

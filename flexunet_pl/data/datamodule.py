@@ -16,6 +16,7 @@ from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.foreground import find_foreground
 from flexunet_pl.data.loaders import Loaders, position_in_training
 from flexunet_pl.data.open_cache import open_cache
+from flexunet_pl.data.patches import PatchCutter
 from flexunet_pl.data.predict import PredictDataset, collate_predict
 from flexunet_pl.data.sampler import EpochSampler
 from flexunet_pl.data.splits import check_numbers, list_split, split_folder
@@ -30,6 +31,8 @@ from flexunet_pl.models.inference import Inference
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan, plan_prediction
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
+
+_AROUND_FOREGROUND = 0.5  # share of patches, where none is given
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -59,12 +62,16 @@ class SegmentationDataModule(LightningDataModule):
             network's size (1 MiB per image of 512x512): `ram` fills as the first epoch reads; `disk` is a file in
             `.flexunet_cache` below the root that is written once and used by every later run; `none`.
         foreground_share: Share of the training images drawn that are to show more than the background, for small
-            lesions; where they do anyway, and with null, all are drawn alike.
+            lesions; where they do anyway, and with null, all are drawn alike. Of patches, the share that lies around
+            foreground, a half with null.
         epoch_samples: Images drawn in a training epoch, each as often as the others but for one; as many as there are
             where none is given. More make epochs, and with them validations, rarer where images are few.
         neighbours: How many slices before a slice, and behind it, are its further channels: those of a volume, or
             files whose names end in the slice's number; at the ends of a patient they are repeated. `model.in_channels`
             counts them: 3 for grey slices with 1.
+        patches: Whether the network is given patches of `image_size` at the images' own resolution, rather than whole
+            images resized to it; on the command line from `model.patches`.
+        cutmix: Probability that a box of a training image, and of its mask, is that of another.
         fold: Number of the fold to validate on, in a root made by ``flexunet split --folds``.
         pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
             where none is given.
@@ -93,6 +100,8 @@ class SegmentationDataModule(LightningDataModule):
         foreground_share: float | None = None,
         epoch_samples: int | None = None,
         neighbours: int = 0,
+        patches: bool = False,
+        cutmix: float = 0.0,
         fold: int | None = None,
         unknown_colors: UnknownColors = "error",
         pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
@@ -108,6 +117,10 @@ class SegmentationDataModule(LightningDataModule):
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", "137"))  # where Lightning's seed_everything leaves it
         check_numbers(seed, batch_size, num_workers, foreground_share, epoch_samples)
+        if not 0 <= cutmix <= 1:
+            raise UserError(f"data.cutmix ({cutmix}) must be at least 0 and at most 1")
+        if patches and cache == "disk":
+            raise UserError("data.cache: disk keeps images of one size, and those of patches keep their own; use ram")
         self.batch_size = batch_size  # which `BatchSizeFinder` sets
         self.num_workers = min(4, count_cores() // 2) if num_workers is None else num_workers
         self.start_method = start_method
@@ -124,7 +137,9 @@ class SegmentationDataModule(LightningDataModule):
         self.pairing = pairing
         self.pairs: dict[str, list[Pair]] = {}
         self.volume = volume
-        self.inference = inference if inference is not None else Inference()
+        self.patches = patches
+        self.cutmix = cutmix
+        self.inference = (inference if inference is not None else Inference()).as_trained(on_patches=patches)
         self.output = output
         self._plan: PredictionPlan | None = None
 
@@ -200,7 +215,7 @@ class SegmentationDataModule(LightningDataModule):
             # Lightning starts the iterator before it tells the sampler the epoch: a resumed run would replay epoch 0
             epoch, batches = position_in_training(self.trainer)
             sampler.resume(epoch, batches * self.batch_size)
-        return self._loaders.load(self._dataset("train", self.train_transform), sampler, collate)
+        return self._loaders.load(self._dataset("train"), sampler, collate)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation images, in order."""
@@ -212,8 +227,8 @@ class SegmentationDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[PredictBatch]:
         """Return the images and slices of `predict_dir`, in order; a process has whole volumes."""
-        tiled = self.inference.tiled
-        dataset = PredictDataset(self.plan.pictures, self.reader, self.volume, tiled)
+        tiled = bool(self.inference.tiled)
+        dataset = PredictDataset(self.plan.pictures, self.reader, self.volume, tiled, self.patches and tiled)
         batch_size = 1 if tiled else self.batch_size  # where each may have its own size
         return self._loaders.load(dataset, range(len(dataset)), collate_predict, batch_size)
 
@@ -226,9 +241,19 @@ class SegmentationDataModule(LightningDataModule):
     def _loaders(self) -> Loaders:
         return Loaders(self.batch_size, self.num_workers, self.start_method, self.seed)
 
-    def _dataset(self, split: str, transform: Transform | None = None) -> SegmentationDataset:
+    def _dataset(self, split: str) -> SegmentationDataset:
+        train = split == "train"
+        share = self.foreground_share if self.foreground_share is not None else _AROUND_FOREGROUND
         dataset = SegmentationDataset(
-            self.pairs[split], self.rgb_map, self.reader, transform, self.seed, unknown=self.unknown_colors
+            self.pairs[split],
+            self.rgb_map,
+            self.reader,
+            self.train_transform if train else None,
+            self.seed,
+            unknown=self.unknown_colors,
+            at_own_size=self.patches,
+            patches=PatchCutter(self.reader.size, share) if train and self.patches else None,
+            cutmix=self.cutmix if train else 0.0,
         )
         if split != "test":  # which is read once
             dataset.cache = open_cache(self.cache, self.root, split, dataset, self._loaders)
@@ -237,7 +262,8 @@ class SegmentationDataModule(LightningDataModule):
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         rank, world_size = self._process()
         sampler = EpochSampler(len(self.pairs[split]), seed=self.seed, rank=rank, world_size=world_size)
-        return self._loaders.load(self._dataset(split), sampler, collate)
+        batch_size = 1 if self.patches else None  # where each may have its own size
+        return self._loaders.load(self._dataset(split), sampler, collate, batch_size)
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

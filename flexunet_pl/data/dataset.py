@@ -13,6 +13,8 @@ from torch.utils.data import Dataset
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.data.batch import Batch
 from flexunet_pl.data.cache import Cache
+from flexunet_pl.data.cutmix import paste_box
+from flexunet_pl.data.patches import PatchCutter
 from flexunet_pl.data.sampler import SampleKey
 from flexunet_pl.data.transforms import Transform
 from flexunet_pl.io.images import ImageReader, resize_image
@@ -21,6 +23,8 @@ from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.rgb_map import RgbMap
 
+_OF_CUTTING, _OF_MIXING = 1, 2  # further numbers of a seed, so that one decision does not follow from another
+_OTHER_DRAWS = 2**16  # from here on count the draws of what is mixed in: it is augmented in a way of its own
 # steps of albumentations that end the usual pipelines elsewhere
 _LEAVING_UINT8 = frozenset({"Normalize", "ToFloat", "ToTensor3D", "ToTensorV2"})
 
@@ -52,6 +56,9 @@ class SegmentationDataset(Dataset[Sample]):
         seed: Seed of the augmentation.
         cache: Keeps what was read, or None.
         unknown: What colours are in masks that are no class; see `read_mask`.
+        at_own_size: Whether images and masks keep their own size.
+        patches: Cuts patches out of them, or None; then they keep their own size too.
+        cutmix: Probability that a box of a sample is another's.
     """
 
     def __init__(
@@ -63,6 +70,10 @@ class SegmentationDataset(Dataset[Sample]):
         seed: int = 0,
         cache: Cache | None = None,
         unknown: UnknownColors = "error",
+        *,
+        at_own_size: bool = False,
+        patches: PatchCutter | None = None,
+        cutmix: float = 0.0,
     ) -> None:
         self.pairs = list(pairs)
         self.rgb_map = rgb_map
@@ -71,6 +82,9 @@ class SegmentationDataset(Dataset[Sample]):
         self.seed = seed
         self.cache = cache
         self.unknown = unknown
+        self.at_own_size = at_own_size or patches is not None
+        self.patches = patches
+        self.cutmix = cutmix
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -91,22 +105,41 @@ class SegmentationDataset(Dataset[Sample]):
         """
         if isinstance(key, int):
             key = SampleKey(0, key)
-        pair = self.pairs[key.index]
+        image, mask = self._augmented(key)
+        rng = np.random.default_rng((self.seed, key.epoch, key.index, key.repeat, _OF_MIXING))
+        if self.cutmix and rng.random() < self.cutmix:
+            other = SampleKey(
+                key.epoch, int(rng.integers(len(self))), int(rng.integers(_OTHER_DRAWS, 2 * _OTHER_DRAWS))
+            )
+            image, mask = paste_box(image, mask, self._augmented(other), rng)
+        name = self.pairs[key.index].image.stem
+        # copies: the arrays may be read-only or strided, which torch does not share
+        return Sample(image=torch.tensor(image), mask=torch.tensor(mask), name=name, counted=key.counted)
+
+    def _augmented(self, key: SampleKey) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read a sample and augment it, by random numbers that its key decides.
+
+        Raises:
+            DataError: If the transform changes the size, or see `_read`.
+            UserError: If it leaves numbers other than uint8.
+        """
         image, mask = self._read(key.index)
+        seed = (self.seed, key.epoch, key.index, key.repeat)
+        if self.patches is not None:
+            image, mask = self.patches.cut(image, mask, np.random.default_rng((*seed, _OF_CUTTING)))
         if self.transform is not None:
             shapes = image.shape, mask.shape
-            image, mask = _transformed(self.transform, image, mask, (self.seed, key.epoch, key.index, key.repeat))
+            image, mask = _transformed(self.transform, image, mask, seed)
             _check_types(self.transform, image, mask)
             if (image.shape, mask.shape) != shapes:
                 raise DataError(
-                    f"{pair.image}: the transform made it {image.shape[:2]} px, but it must keep {shapes[1]}; "
-                    "end it with a crop or a resize to `model.image_size`"
+                    f"{self.pairs[key.index].image}: the transform made it {image.shape[:2]} px, but it must keep "
+                    f"{shapes[1]}; end it with a crop or a resize to `model.image_size`"
                 )
-        # copies: the arrays may be read-only or strided, which torch does not share
-        return Sample(image=torch.tensor(image), mask=torch.tensor(mask), name=pair.image.stem, counted=key.counted)
+        return (image, mask) if self.patches is None else self.patches.trim(image, mask)
 
     def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read an image and its mask and resize them, or take them from the cache.
+        """Read an image and its mask and resize them, unless they keep their size; or take them from the cache.
 
         Raises:
             DataError: If a file cannot be used, or the sizes differ.
@@ -117,7 +150,8 @@ class SegmentationDataset(Dataset[Sample]):
         image, mask = self.reader.read(pair.image), read_mask(pair.mask, self.rgb_map, self.unknown)
         if image.shape[:2] != mask.shape:
             raise DataError(size_mismatch(pair, image.shape, mask.shape))
-        image, mask = resize_image(image, self.reader.size), resize_mask(mask, self.reader.size)
+        if not self.at_own_size:
+            image, mask = resize_image(image, self.reader.size), resize_mask(mask, self.reader.size)
         if self.cache is not None:
             self.cache.put(index, image, mask)
         return image, mask

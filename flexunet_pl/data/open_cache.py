@@ -8,6 +8,7 @@ from flexunet_pl.data.cache import Cache, DiskCache, RamCache, content_key
 from flexunet_pl.data.dataset import SegmentationDataset
 from flexunet_pl.data.loaders import Loaders
 from flexunet_pl.data.sampler import SampleKey
+from flexunet_pl.io.images import read_size
 
 
 def open_cache(
@@ -25,7 +26,11 @@ def open_cache(
     Returns:
         The cache, or None.
     """
-    shape = (*dataset.reader.size, dataset.reader.channels)
+    size = dataset.reader.size
+    if dataset.at_own_size:
+        sizes = [read_size(pair.image, dataset.reader.slice_channels) for pair in dataset.pairs]
+        size = max(height for height, _ in sizes), max(width for _, width in sizes)
+    shape = (*size, dataset.reader.channels)
     if kind == "ram":
         return RamCache(len(dataset), shape)
     if kind == "none" or root is None:

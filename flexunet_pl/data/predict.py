@@ -40,6 +40,7 @@ class PredictDataset(Dataset[PredictItem]):
         reader: How images are read.
         rules: How volumes are cut.
         tiled: Whether pictures that are larger than the network's size keep their own.
+        at_own_size: Whether all do.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class PredictDataset(Dataset[PredictItem]):
         reader: ImageReader,
         rules: SliceRules | None = None,
         tiled: bool = False,
+        at_own_size: bool = False,
     ) -> None:
         self.pictures = list(pictures)
         self.source = SliceReader(reader, rules if rules is not None else SliceRules())
         self.tiled = tiled
+        self.at_own_size = at_own_size
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -65,7 +68,8 @@ class PredictDataset(Dataset[PredictItem]):
             return PredictItem(None, str(case.path), number, problem=str(error))
         height, width = image.shape[:2]
         size = self.source.reader.size
-        if not (self.tiled and (height > size[0] or width > size[1])):
+        larger = height > size[0] or width > size[1]
+        if not (self.at_own_size or (self.tiled and larger)):
             image = resize_image(image, size)
         return PredictItem(torch.tensor(image), str(case.path), number, (height, width))
 

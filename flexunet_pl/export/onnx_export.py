@@ -44,7 +44,7 @@ class OnnxOptions:
 
     precision: Precision = "fp32"
     probabilities: bool = True
-    fit: Fit = "resize"
+    fit: Fit | None = None
     size: tuple[int, int] | None = None
     calibrate: Path | None = None
     images: Path | None = None

@@ -54,7 +54,7 @@ class Source:
         return model.eval()
 
 
-def read_source(path: Path, fit: Fit = "resize") -> Source:
+def read_source(path: Path, fit: Fit | None = None) -> Source:
     """Read a checkpoint for an export.
 
     Args:
@@ -74,6 +74,9 @@ def read_source(path: Path, fit: Fit = "resize") -> Source:
             f"{path}: takes slices with their neighbours (data.neighbours {saved.neighbours}), which the runtime does "
             "not read; use flexunet predict"
         )
+    if fit == "resize" and saved.patches:
+        raise UserError(f"{path}: was trained on patches at the images' own resolution, so --fit must be pad")
+    fit = fit if fit is not None else "pad" if saved.patches else "resize"
     digest = sha256_of(path)
     metadata = {
         "format": FORMAT,

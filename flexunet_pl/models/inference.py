@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -44,7 +44,7 @@ class Inference:
     Args:
         tiled: Whether images that are larger than the network's size are cut into overlapping tiles of that size, at
             their own resolution, rather than resized; the tiles' logits are blended with Gaussian weights. For networks
-            that were trained at that resolution.
+            that were trained at that resolution. Where nothing is said, as the network was trained: on patches or not.
         overlap: Share of a tile's side that it has in common with the next.
         tta: ``flips`` averages the probabilities of the image and of its mirror images; only where left and right,
             above and below mean nothing to the network.
@@ -55,7 +55,7 @@ class Inference:
         UserError: If a value is out of its range.
     """
 
-    tiled: bool = False
+    tiled: bool | None = None
     overlap: float = 0.25
     tta: Literal["none", "flips"] = "none"
     mc_dropout: int = 0
@@ -65,6 +65,29 @@ class Inference:
             raise UserError(f"inference.overlap ({self.overlap}) must be at least 0 and below 1")
         if self.mc_dropout < 0 or self.mc_dropout == 1:
             raise UserError(f"inference.mc_dropout ({self.mc_dropout}) must be 0, or at least 2 passes")
+
+    def as_trained(self, *, on_patches: bool) -> "Inference":
+        """Return the same, with `tiled` decided.
+
+        Args:
+            on_patches: Whether the network was trained on patches.
+        """
+        return self if self.tiled is not None else replace(self, tiled=on_patches)
+
+    def logits(self, network: nn.Module, image: Tensor, tile: tuple[int, int]) -> Tensor:
+        """Apply a network once, to whole images or to their tiles.
+
+        Args:
+            network: Gives logits ``(N, K, H, W)`` of images ``(N, C, H, W)``.
+            image: Shape ``(N, C, H, W)``, uint8: at the network's size, or another, to be cut into tiles.
+            tile: Height and width of the network's images.
+
+        Returns:
+            Logits, shape ``(N, K, H, W)``, float32.
+        """
+        if image.shape[-2:] == tile:
+            return torch.as_tensor(network(image)).float()
+        return self._blend(network, image, tile)
 
     def apply(
         self,
@@ -87,19 +110,13 @@ class Inference:
         Raises:
             UserError: If dropout passes are wanted of a network without dropout.
         """
-
-        def logits_of(pixels: Tensor) -> Tensor:
-            if pixels.shape[-2:] == tile:
-                return torch.as_tensor(network(pixels)).float()
-            return self._blend(network, pixels, tile)
-
         flips = _FLIPS if self.tta == "flips" else (_NO_FLIP,)
         passes = list(product(flips, range(max(1, self.mc_dropout))))
         sums: list[Tensor] = []
         answers = []
         with _dropout(network, at_work=self.mc_dropout > 0):
             for flip, _ in passes:
-                logits = _flipped(logits_of(_flipped(image, flip)), flip)
+                logits = _flipped(self.logits(network, _flipped(image, flip), tile), flip)
                 resized = [resize_logits(of_image, size) for of_image, size in zip(logits, sizes, strict=True)]
                 if len(passes) == 1:
                     return [Answer(z.argmax(dim=0).byte(), z.softmax(dim=0), None) for z in resized]

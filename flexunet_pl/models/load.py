@@ -28,6 +28,7 @@ PREDICTION_SETTINGS = (
     "in_channels",
     "image_window",
     "neighbours",
+    "patches",
     *DatasetFacts().plain(),
 )
 _PREFIX = "network."  # of the network's weights in a checkpoint
@@ -44,6 +45,7 @@ class SavedModel:
         in_channels: 3 for R, G, B, 1 for grey, else the bands of TIFF files.
         image_window: Lowest and highest value of 16-bit and float images, if they were scaled.
         neighbours: How many slices before a slice, and behind it, are its further channels.
+        patches: Whether it was trained on patches at the images' own resolution.
         facts: How the slices of volumes that were trained on became pictures, if it is known.
         network: Class path and arguments of the network, if they are known.
         weights: Of the network, by name.
@@ -58,6 +60,7 @@ class SavedModel:
     in_channels: int
     image_window: tuple[float, float] | None
     neighbours: int
+    patches: bool
     facts: DatasetFacts
     network: Mapping[str, Any] | None
     weights: Mapping[str, Any]
@@ -74,6 +77,7 @@ class SavedModel:
             "in_channels": self.in_channels,
             "image_window": list(self.image_window) if self.image_window is not None else None,
             "neighbours": self.neighbours,
+            "patches": self.patches,
         }
 
     def build(self) -> nn.Module:
@@ -163,6 +167,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
         in_channels=int(channels),
         image_window=(window[0], window[1]) if window is not None else None,
         neighbours=neighbours,
+        patches=saved.get("patches") is True,
         facts=facts,
         network=network,
         weights=network_weights(checkpoint["state_dict"]),
