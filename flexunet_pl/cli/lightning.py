@@ -22,7 +22,7 @@ from flexunet_pl.cli.defaults import (
 )
 from flexunet_pl.cli.network_settings import training_record
 from flexunet_pl.cli.parser_errors import explain_parser_error, model_keys
-from flexunet_pl.cli.preflight import check_fit, check_trainer
+from flexunet_pl.cli.preflight import check_fit, check_trainer, propose_plan
 from flexunet_pl.cli.results import keep_scores, report_fit, report_prediction, report_validation
 from flexunet_pl.cli.run_errors import Begun, explained_start, explained_values
 from flexunet_pl.cli.starting_point import StartingPoint, find_checkpoint, say_what_is_not_used
@@ -170,6 +170,8 @@ class FlexUNetCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Look for the classes first, on which the network depends; and keep what belongs to a run together."""
+        if self._verb == "fit" and self._start is None:
+            propose_plan(self.config.fit)
         RgbMap.parse(self.config[self._verb].model.rgb_map)
         if self._start is not None:
             self._start.place_logs(self.config[self._verb].trainer.get("logger"))

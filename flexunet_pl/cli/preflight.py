@@ -54,6 +54,23 @@ def check_trainer(trainer_config: Mapping[str, Any], num_workers: int) -> None:
         )
 
 
+def propose_plan(config: Any) -> None:
+    """Say that a plan would fit better, where a training has neither a network of its own nor classes, or warn of it.
+
+    Args:
+        config: Configuration of `fit`.
+
+    Raises:
+        UserError: If there are no classes either.
+    """
+    if config.model.get("network") is not None or config.data.root is None:
+        return
+    plan = f"`flexunet plan {config.data.root} --minutes 10` writes a configuration for this data and this machine"
+    if not config.model.rgb_map:
+        raise UserError(f"model.rgb_map is missing: name the classes and their colours; or {plan}, classes included")
+    say(f"note: no network is named, so the original's of 127 M weights is trained; {plan}")
+
+
 @contextmanager
 def check_fit(trainer: Trainer, task: SegmentationTask, data: SegmentationDataModule, config: Any) -> Iterator[None]:
     """Look for errors before any folder is made; then make that of the run, and hold it.

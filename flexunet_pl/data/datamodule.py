@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.processes import count_cores
-from flexunet_pl.data.batch import Batch, PredictBatch
+from flexunet_pl.data.batch import Batch
 from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.foreground import find_foreground
-from flexunet_pl.data.loaders import Loaders, position_in_training
+from flexunet_pl.data.loaders import position_in_training
 from flexunet_pl.data.open_cache import open_cache
 from flexunet_pl.data.patches import PatchCutter
-from flexunet_pl.data.predict import PredictDataset, collate_predict
+from flexunet_pl.data.predicting import PredictingDataModule
 from flexunet_pl.data.sampler import EpochSampler
 from flexunet_pl.data.splits import check_numbers, list_split, split_folder
 from flexunet_pl.data.transforms import PRESETS, Transform
@@ -28,14 +27,14 @@ from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair
 from flexunet_pl.io.volume_slices import SliceRules
 from flexunet_pl.models.inference import Inference
-from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan, plan_prediction
+from flexunet_pl.prediction.plan import PredictionOutput
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
 
 _AROUND_FOREGROUND = 0.5  # share of patches, where none is given
 
 
-class SegmentationDataModule(LightningDataModule):
+class SegmentationDataModule(PredictingDataModule):
     """Images and colour-coded masks from ``<root>/{train,valid,test}/{images,masks}``.
 
     Images are PNG, JPEG, TIFF or BMP; masks are the same, or one-hot ``.npz``; the two are paired by stem.
@@ -141,7 +140,6 @@ class SegmentationDataModule(LightningDataModule):
         self.cutmix = cutmix
         self.inference = (inference if inference is not None else Inference()).as_trained(on_patches=patches)
         self.output = output
-        self._plan: PredictionPlan | None = None
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
@@ -168,31 +166,7 @@ class SegmentationDataModule(LightningDataModule):
         if stage == "fit" and self.reader.neighbours:
             check_numbered([pair.image for pair in self.pairs["train"]])
         if stage == "predict":
-            if self.predict_dir is None:
-                raise UserError("data.predict_dir is missing: name the folder of images to predict")
-            # without a trainer the checkpoint is not known, and so not what is done
-            trainer = self.trainer
-            output, checkpoint = (self.output, trainer.ckpt_path) if trainer is not None else (None, None)
-            self._plan = plan_prediction(
-                self.predict_dir,
-                self.volume,
-                output,
-                self.inference,
-                checkpoint,
-                self._process(),
-                windowed=self.reader.window is not None or self.volume.percentiles is not None,
-            )
-
-    @property
-    def plan(self) -> PredictionPlan:
-        """What is to be predicted.
-
-        Raises:
-            RuntimeError: If `setup` was not called for it.
-        """
-        if self._plan is None:
-            raise RuntimeError('call setup("predict") before the plan is used')
-        return self._plan
+            self._plan = self._plan_prediction()
 
     def folder(self, split: str) -> Path:
         """Return the folder of a split, which holds images/ and masks/; see `split_folder`."""
@@ -225,21 +199,10 @@ class SegmentationDataModule(LightningDataModule):
         """Return the test images, in order."""
         return self._eval_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[PredictBatch]:
-        """Return the images and slices of `predict_dir`, in order; a process has whole volumes."""
-        tiled = bool(self.inference.tiled)
-        dataset = PredictDataset(self.plan.pictures, self.reader, self.volume, tiled, self.patches and tiled)
-        batch_size = 1 if tiled else self.batch_size  # where each may have its own size
-        return self._loaders.load(dataset, range(len(dataset)), collate_predict, batch_size)
-
     def _foreground(self) -> NDArray[np.bool_] | None:
         """Tell which training images show foreground, where that is asked for."""
         masks = [pair.mask for pair in self.pairs["train"]]
         return find_foreground(masks, self.rgb_map, self.unknown_colors) if self.foreground_share is not None else None
-
-    @property
-    def _loaders(self) -> Loaders:
-        return Loaders(self.batch_size, self.num_workers, self.start_method, self.seed)
 
     def _dataset(self, split: str) -> SegmentationDataset:
         train = split == "train"
@@ -264,6 +227,3 @@ class SegmentationDataModule(LightningDataModule):
         sampler = EpochSampler(len(self.pairs[split]), seed=self.seed, rank=rank, world_size=world_size)
         batch_size = 1 if self.patches else None  # where each may have its own size
         return self._loaders.load(self._dataset(split), sampler, collate, batch_size)
-
-    def _process(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

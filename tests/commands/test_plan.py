@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from flexunet_pl.cli.main import main
 from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 TIMINGS = {
@@ -69,3 +70,16 @@ def test_a_folder_that_is_not_split_is_said_with_the_remedy(mistake, tmp_path, p
     shutil.copytree(phantoms / "train", tmp_path / "all")
     line = mistake("plan", tmp_path / "all", "--minutes", 1, "--timings", timings, "--out", tmp_path / "p.yaml")
     assert f"`flexunet split {tmp_path / 'all'} NEW` first" in line
+
+
+def test_fit_without_a_network_says_that_a_plan_would_fit_better(workspace, mistake, phantoms):
+    line = mistake("fit", "--data.root", phantoms)
+    assert f"or `flexunet plan {phantoms} --minutes 10` writes a configuration for this data" in line
+
+
+def test_fit_with_classes_but_no_network_says_so_and_goes_on(workspace, phantoms, capsys):
+    main(["fit", "--data.root", str(phantoms), "--model.rgb_map", json.dumps(PHANTOM_MAP.to_dict()),
+          "--model.image_size", "[100, 100]"])  # fmt: skip
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert first.startswith("note: no network is named, so the original's of 127 M weights is trained; `flexunet plan")
+    assert "multiple of 128" in second
