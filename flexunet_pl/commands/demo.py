@@ -7,18 +7,22 @@ from pathlib import Path
 
 from flexunet_pl.cli.lightning import run
 from flexunet_pl.commands.export import export_model
+from flexunet_pl.commands.plan import plan_training
 from flexunet_pl.commands.report import write_report
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.io.pairs import list_files
-from flexunet_pl.prepare.phantom import write_phantom
+from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom
+
+_PATIENT = "^([0-9]+)_"  # in the phantoms' names
 
 
-def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
-    """Draw phantoms, train a small FlexUNet on them, test it, report, export, predict, and show where all of it lies.
+def run_demo(out: Path = Path("demo"), overwrite: bool = False, minutes: float = 1.5) -> None:
+    """Draw phantoms, plan a training on them, train, test, report, export, predict, and show where all of it lies.
 
     Args:
         out: Folder to create.
         overwrite: Whether a folder that is not empty may be written to.
+        minutes: How long the training may take.
 
     Raises:
         UserError: If the folder is not empty.
@@ -29,20 +33,17 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     data, runs = out / "data", out / "runs"
     _announce(f"flexunet phantom {data}")
     write_phantom(data, overwrite=overwrite)
-    known = {p.name for p in (runs / "flexunet").glob("version_*")}
-    _run(
-        "fit",
-        "--config",
-        str(_find_config()),
-        "--data.root",
-        str(data),
-        "--trainer.logger.save_dir",
-        str(runs),
+    plan = out / "plan.yaml"
+    _announce(f"flexunet plan {data} --minutes {minutes:g} --out {plan} --group-regex '{_PATIENT}'")
+    plan_training(
+        data, minutes=minutes, out=plan, rgb_map=PHANTOM_MAP.to_dict(), group_regex=_PATIENT, overwrite=overwrite
     )
+    known = {p.name for p in (runs / "flexunet").glob("version_*")}
+    _run("fit", "-c", str(plan), "--trainer.logger.save_dir", str(runs))
     (version,) = {p.name for p in (runs / "flexunet").glob("version_*")} - known
     run_folder = runs / "flexunet" / version
     checkpoint = str(run_folder / "checkpoints" / "best.ckpt")
-    _run("test", "--ckpt_path", checkpoint, "--data.root", str(data), "--scores.group_regex", "^([0-9]+)_")
+    _run("test", "--ckpt_path", checkpoint, "--data.root", str(data), "--scores.group_regex", _PATIENT)
     _announce(f"flexunet report {run_folder}")
     report = write_report(run_folder)
     model = out / "model.onnx"
@@ -58,6 +59,7 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     places = {
         "report": report,
         "data": data,
+        "plan": plan,
         "curves": run_folder / "train_losses.png",
         "film strip": run_folder / "epoch_change" / "film_strip.png",
         "checkpoint": checkpoint,
@@ -69,12 +71,6 @@ def run_demo(out: Path = Path("demo"), overwrite: bool = False) -> None:
     sys.stdout.write(f"\ndone in {time.monotonic() - began:.0f} s\n")
     sys.stdout.writelines(f"  {what:<12} {where}\n" for what, where in places.items())
     sys.stdout.write(f"  {'watch it':<12} tensorboard --logdir {runs}\n")
-
-
-def _find_config() -> Path:
-    """Return the configuration, which lies in the package where that was installed, and beside it in a clone."""
-    package = Path(__file__).parents[1]
-    return next(p for p in (package / "configs/demo.yaml", package.parent / "configs/demo.yaml") if p.exists())
 
 
 def _run(verb: str, *args: str) -> None:

@@ -4,7 +4,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flexunet_pl.common.commented_yaml import commented_lines, printable
 from flexunet_pl.common.console import say
@@ -22,6 +22,7 @@ from flexunet_runtime.window import Window
 if TYPE_CHECKING:
     from flexunet_pl.planning.choices import Plan
 
+Peer = Literal["nnunet", "original"]
 _ORDER = ("seed_everything", "model", "data", "trainer", "checkpoint", "early_stopping")
 
 
@@ -37,6 +38,7 @@ def plan_training(
     unknown_colors: UnknownColors = "error",
     pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
     timings: Path | None = None,
+    like: Peer | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a configuration for flexunet fit that makes the most of so many minutes, on this data and this machine.
@@ -58,6 +60,8 @@ def plan_training(
         pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
             where none is given.
         timings: Timings that an earlier plan has left; by default they are taken anew.
+        like: Whose choices to write down instead, for a comparison: nnunet, those of nnU-Net in two dimensions; or
+            original, those of TensorFlow-FlexUNet. Only the time and the precision are of this machine then.
         overwrite: Whether to replace a plan of that name.
 
     Raises:
@@ -66,10 +70,11 @@ def plan_training(
     """
     began = time.perf_counter()
     from flexunet_pl import callbacks, task  # noqa: F401 - what `fit` loads before its first step, which takes seconds
-    from flexunet_pl.planning.choices import as_table, make_plan
-    from flexunet_pl.planning.data_facts import read_data_facts
+    from flexunet_pl.planning.choices import describe_plan, make_plan
+    from flexunet_pl.planning.data_facts import describe_data, read_data_facts
     from flexunet_pl.planning.machine import as_table as of_machine
     from flexunet_pl.planning.machine import measure_machine, read_machine
+    from flexunet_pl.planning.peers import make_peer_plan
 
     startup = time.perf_counter() - began
     if not 0 < minutes < 60 * 24 * 365:
@@ -86,13 +91,16 @@ def plan_training(
         machine = read_machine(timings)
     else:
         machine = measure_machine(len(known), 1 if data.is_grey else 3, max(data.size), startup)
-    plan = make_plan(root.absolute(), known, data, machine, minutes)
+    if like is None:
+        plan = make_plan(root.absolute(), known, data, machine, minutes)
+    else:
+        plan = make_peer_plan(like, root.absolute(), known, data, machine, minutes)
     _put_reading(plan, image_window, unknown_colors, pairing)
     if timings is None:
         machine.save(kept)
     with written_in_place(out) as temporary:
         temporary.write_text(_to_yaml(plan.config, plan.reasons, out, root, minutes), encoding="utf-8")
-    rows = [*as_table(plan, data)[:-2], *of_machine(machine), *as_table(plan, data)[-2:]]
+    rows = [*describe_data(data), *of_machine(machine), *describe_plan(plan)]
     width = max(len(name) for name, _ in rows)
     sys.stdout.writelines(f"{printable(name):<{width}}  {printable(text)}\n" for name, text in rows)
     for question in plan.open_questions:

@@ -1,6 +1,5 @@
 """What a plan chooses, and why: from facts alone, so that the same facts give the same plan."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from flexunet_pl.planning.machine import Machine, Timing
 from flexunet_pl.planning.network import BATCH, levels_for, network_arguments, size_within
 from flexunet_pl.rgb_map import RgbMap
 
-SAMPLES = 3000  # augmented images that a network should see at least; see docs/fewshot.md
+SAMPLES = 4000  # augmented images that a network should see at least; see docs/fewshot.md
 _FEWEST_STEPS = 10
 _OVERHEAD = 1.2  # what a step takes beside the network: logs, scores, the next batch
 _CLOSING = 3.0  # s, to save and to report
@@ -22,7 +21,7 @@ _VALIDATION_SHARE = 0.1  # of the time, at most
 _MEMORY_SHARE = 0.7  # of what is free
 _BYTES_PER_WEIGHT = 24  # weight, gradient, two moments, and a copy as it is saved
 _RARE = 0.25  # share of the images; a class that fewer show is drawn more often
-_STEADY = 1_000_000  # epochs without progress, which no plan has
+STEADY = 1_000_000  # epochs without progress, which no plan has
 
 
 @dataclass(frozen=True)
@@ -241,13 +240,18 @@ def _put_trainer(plan: Plan, machine: Machine, seconds: float, minutes: float) -
         f"{minutes:g} minutes, less {machine.startup:g} s to start and {_CLOSING:g} s to end",
     )
     plan.put("trainer.max_epochs", -1, "the time decides")
-    plan.put("trainer.accelerator", "gpu" if machine.device == "cuda" else "cpu")
-    plan.put("trainer.devices", 1, "what was timed")
-    plan.put("trainer.precision", machine.precision, f"{machine.speedup:g} times as fast as float32 here")
+    put_machine(plan, machine)
     plan.put("trainer.gradient_clip_val", 1.0)
     plan.put("trainer.gradient_clip_algorithm", "norm", "no step is wild, none loses its direction")
     plan.put("checkpoint", {"monitor": "val/dice", "mode": "max"}, "best.ckpt is the epoch with the best masks")
-    plan.put("early_stopping.patience", _STEADY, "the rate falls at the end, which must not be missed")
+    plan.put("early_stopping.patience", STEADY, "the rate falls at the end, which must not be missed")
+
+
+def put_machine(plan: Plan, machine: Machine) -> None:
+    """Have the training run on what was timed."""
+    plan.put("trainer.accelerator", "gpu" if machine.device == "cuda" else "cpu")
+    plan.put("trainer.devices", 1, "what was timed")
+    plan.put("trainer.precision", machine.precision, f"{machine.speedup:g} times as fast as float32 here")
 
 
 def clock_time(seconds: float) -> str:
@@ -262,27 +266,11 @@ def clock_time(seconds: float) -> str:
     return f"{days:02}:{hours:02}:{minutes:02}:{rest:02}"
 
 
-def as_table(plan: Plan, data: DataFacts) -> list[tuple[str, str]]:
-    """Return what a plan found and expects, in rows.
-
-    Args:
-        plan: The plan.
-        data: What it knew of the data.
-    """
-    names: Mapping[str, str] = {
-        name: f"{facts.share:.2%} of the pixels, in {facts.images} images, small parts of {facts.smallest} px"
-        for name, facts in list(data.classes.items())[1:]
-    }
-    patients = f" of {data.patients['train']} and {data.patients['valid']} patients" if data.patients else ""
-    rows = [
-        ("data", f"{data.images['train']} images to train on, {data.images['valid']} to validate{patients}"),
-        ("size", "x".join(map(str, data.size)) + ("" if data.one_size else ", the median")),
-        *names.items(),
-    ]
+def describe_plan(plan: Plan) -> list[tuple[str, str]]:
+    """Return what a plan chose and expects, in rows."""
     model = plan.config["model"]
-    rows.append(("network", f"images of {'x'.join(map(str, model['image_size']))}, {model['network']['class_path']}"))
+    rows = [("network", f"images of {'x'.join(map(str, model['image_size']))}, {model['network']['class_path']}")]
     if plan.expected is not None:
-        expected = plan.expected
-        pace = f"{expected.steps} steps, {expected.images_per_second:g} images a second"
-        rows.append(("expected", f"{pace}, {expected.memory / 2**30:.2f} GiB"))
+        pace = f"{plan.expected.steps} steps, {plan.expected.images_per_second:g} images a second"
+        rows.append(("expected", f"{pace}, {plan.expected.memory / 2**30:.2f} GiB"))
     return rows

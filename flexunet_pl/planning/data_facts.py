@@ -189,3 +189,16 @@ def _count_patients(pairs: Mapping[str, Sequence[Pair]], groups: re.Pattern[str]
     if both := sorted(found["train"].keys() & found["valid"].keys()):
         raise DataError(f"patient {both[0]} is in train and valid; split again with `flexunet split --group-regex`")
     return {split: len(of_split) for split, of_split in found.items()}
+
+
+def describe_data(data: DataFacts) -> list[tuple[str, str]]:
+    """Return what is known of a data set, in rows."""
+    patients = f" of {data.patients['train']} and {data.patients['valid']} patients" if data.patients else ""
+    return [
+        ("data", f"{data.images['train']} images to train on, {data.images['valid']} to validate{patients}"),
+        ("size", "x".join(map(str, data.size)) + ("" if data.one_size else ", the median")),
+        *(
+            (name, f"{of.share:.2%} of the pixels, in {of.images} images, small parts of {of.smallest} px")
+            for name, of in list(data.classes.items())[1:]
+        ),
+    ]

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from flexunet_pl.commands import demo
-from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,22 +17,22 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_the_demo_shows_scores_and_where_everything_lies(workspace, flexunet, monkeypatch):
     draw = demo.write_phantom
-    monkeypatch.setattr(demo, "write_phantom", lambda out, **kw: draw(out, patients=3, slices=1, size=64, **kw))
-    (workspace / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
-    monkeypatch.setattr(demo, "_find_config", lambda: workspace / "tiny.yaml")
+    monkeypatch.setattr(demo, "write_phantom", lambda out, **kw: draw(out, patients=4, slices=1, size=64, **kw))
     made = subprocess.run(["/usr/bin/env", "make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
     (command,) = (line for line in made.stdout.splitlines() if "/flexunet demo " in line)
     _, *words = shlex.split(command)
-    out = flexunet(*words)
-    for verb in ("phantom", "fit", "test", "report", "export", "predict"):
+    out = flexunet(*words, "--minutes", 0.3)
+    for verb in ("phantom", "plan", "fit", "test", "report", "export", "predict"):
         assert f"$ flexunet {verb} " in out
     places = dict(
         re.findall(
-            r"^  (report|curves|film strip|checkpoint|1 masks|overlays|ONNX file|its masks) +(\S+)$", out, re.MULTILINE
+            r"^  (report|plan|curves|film strip|checkpoint|1 masks|overlays|ONNX file|its masks) +(\S+)$",
+            out,
+            re.MULTILINE,
         )
     )
-    assert len(places) == 8
-    masks = [np.asarray(Image.open(workspace / places[n] / "002_00.png")) for n in ("1 masks", "its masks")]
+    assert len(places) == 9
+    masks = [np.asarray(Image.open(workspace / places[n] / "003_00.png")) for n in ("1 masks", "its masks")]
     assert np.array_equal(*masks)
     assert all((workspace / path).exists() for path in places.values())
 

@@ -51,6 +51,17 @@ def test_fit_takes_a_plan_and_ends_when_its_steps_are_done(flexunet, tmp_path, p
     assert (tmp_path / "runs" / "flexunet" / "version_0" / "checkpoints" / "best.ckpt").is_file()
 
 
+@pytest.mark.parametrize("like", ["nnunet", "original"])
+def test_fit_takes_the_choices_of_others(flexunet, tmp_path, phantoms, timings, monkeypatch, like):
+    monkeypatch.chdir(tmp_path)
+    flexunet("plan", phantoms, "--minutes", 1, "--timings", timings, "--like", like)
+    small = ["--model.image_size", "[128, 128]", "--data.num_workers", 0, "--data.batch_size", 1]
+    small += ["--data.epoch_samples", 2, "--trainer.max_epochs", 1, "--epoch_change.num_images", 0]
+    if like == "original":
+        small += ["--model.network.init_args.base_filters", 2]
+    assert "best checkpoint" in flexunet("fit", "-c", "plan.yaml", *small, "--trainer.enable_progress_bar", "false")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

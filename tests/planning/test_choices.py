@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.planning.choices import as_table, make_plan
-from flexunet_pl.planning.data_facts import ClassFacts, DataFacts
+from flexunet_pl.planning.choices import describe_plan, make_plan
+from flexunet_pl.planning.data_facts import ClassFacts, DataFacts, describe_data
 from flexunet_pl.planning.machine import Machine, Timing
+from flexunet_pl.planning.peers import make_peer_plan
 from flexunet_pl.rgb_map import RgbMap
 
 MAP = RgbMap.parse({"background": [0, 0, 0], "liver": [0, 255, 0], "tumour": [255, 0, 0]})
@@ -105,7 +106,25 @@ def test_what_cannot_be_known_is_said():
 
 
 def test_the_table_names_the_classes_and_what_is_expected():
-    rows = dict(as_table(plan(), DATA))
+    rows = dict([*describe_data(DATA), *describe_plan(plan())])
     assert rows["tumour"] == "1.00% of the pixels, in 8 images, small parts of 60 px"
     assert "steps" in rows["expected"]
     assert "of 4 and 1 patients" in rows["data"]
+
+
+@pytest.mark.parametrize("like", ["nnunet", "original"])
+def test_the_choices_of_others_know_of_the_machine_nothing_but_time_and_precision(like):
+    one = make_peer_plan(like, Path("/data"), MAP, DATA, MACHINE, 10)
+    two = make_peer_plan(like, Path("/data"), MAP, DATA, replace(MACHINE, timings=MACHINE.timings[:1]), 10)
+    assert one == two
+    assert one.expected is None
+    assert one.config["trainer"]["max_time"] == "00:00:09:52"
+
+
+def test_nnunet_halves_until_four_pixels_are_left():
+    arguments = make_peer_plan("nnunet", Path("/data"), MAP, DATA, MACHINE, 10).config["model"]
+    assert arguments["image_size"] == [512, 512]
+    assert len(arguments["network"]["init_args"]["strides"]) == 8
+    small = make_peer_plan("nnunet", Path("/data"), MAP, replace(DATA, size=(100, 70)), MACHINE, 10).config["model"]
+    assert small["image_size"] == [96, 64]
+    assert len(small["network"]["init_args"]["strides"]) == 5

@@ -42,6 +42,11 @@ SCHEDULES = {
                 "val/loss", "--model.scheduler.patience", 0],
     "cosine_ema": ["--model.scheduler", "torch.optim.lr_scheduler.CosineAnnealingLR", "--model.scheduler.T_max", 3,
                    "--trainer.callbacks", "lightning.pytorch.callbacks.EMAWeightAveraging"],
+    # what a plan may choose; an epoch of 12 is as long as one of all images
+    "plan": ["--model.scheduler", "flexunet_pl.schedules.WarmupStableDecay", "--model.scheduler.warmup_steps", 2,
+             "--model.deep_supervision", 1, "--model.patches", "true", "--data.cutmix", 0.5,
+             "--data.train_transform", "ct_strong", "--data.epoch_samples", 12,
+             "--model.network.init_args.normalization", "group"],
 }  # fmt: skip
 WORKERS = {
     "0": ["--data.num_workers", 0],
