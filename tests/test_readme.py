@@ -73,12 +73,24 @@ def small(words):
     """The same command, for a test: tiny where it trains, printed where it needs hardware."""
     if "int8" in words:
         return [*words, "--max-drop", "1"]  # after an epoch there is little to keep
-    if words[0] in {"import-config", "import-keras", "export", "split", "prepare", "augment", "score", "report"}:
+    if words[0] in {
+        "import-config",
+        "import-keras",
+        "export",
+        "split",
+        "prepare",
+        "augment",
+        "score",
+        "report",
+        "plan",
+    }:
         return words
     if words[0] != "fit":
         return [*words, "--data.num_workers", "0"]
     if "--trainer.devices" in words:  # run with two processes in test_cli.py
         return [*words, "--print_config"]
+    if "plan.yaml" in words:
+        return [*words, "--data.num_workers", "0", "--data.epoch_samples", "4", "--trainer.max_epochs", "1"]
     if "experiment.yaml" in words:
         return [*words, "--data.num_workers", "0", "--trainer.max_epochs", "1"]
     if "--ckpt_path" in words:

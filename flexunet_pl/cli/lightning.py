@@ -22,7 +22,7 @@ from flexunet_pl.cli.defaults import (
 )
 from flexunet_pl.cli.network_settings import training_record
 from flexunet_pl.cli.parser_errors import explain_parser_error, model_keys
-from flexunet_pl.cli.preflight import check_fit, check_trainer, propose_plan
+from flexunet_pl.cli.preflight import check_classes, check_fit, check_trainer
 from flexunet_pl.cli.results import keep_scores, report_fit, report_prediction, report_validation
 from flexunet_pl.cli.run_errors import Begun, explained_start, explained_values
 from flexunet_pl.cli.starting_point import StartingPoint, find_checkpoint, say_what_is_not_used
@@ -145,8 +145,7 @@ class FlexUNetCLI(LightningCLI):
         Raises:
             ModelFileError: If the file is no checkpoint of this package.
         """
-        verb = self._verb
-        config = self.config[verb]
+        verb, config = self._verb, self.config[self._verb]
         path = config.ckpt_path = find_checkpoint(verb, config)
         if path is None:
             return
@@ -154,8 +153,7 @@ class FlexUNetCLI(LightningCLI):
         given = dict(config.items())
         settings = self._start.settings(config.get("model.network"), self._named)
         try:
-            saved = {"model": settings, "data": self._start.data_settings}
-            self.config = self.parser.parse_object({verb: saved}, self.config)
+            self.config = self.parser.parse_object({verb: settings}, self.config)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {explain_parser_error(error.message, ())}") from error
         used, defaults = dict(self.config[verb].items()), dict(self._parser(verb).get_defaults().items())
@@ -170,9 +168,7 @@ class FlexUNetCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Look for the classes first, on which the network depends; and keep what belongs to a run together."""
-        if self._verb == "fit" and self._start is None:
-            propose_plan(self.config.fit)
-        RgbMap.parse(self.config[self._verb].model.rgb_map)
+        check_classes(self.config[self._verb], begins=self._verb == "fit" and self._start is None)
         if self._start is not None:
             self._start.place_logs(self.config[self._verb].trainer.get("logger"))
 

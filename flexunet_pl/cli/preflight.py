@@ -18,6 +18,7 @@ from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.processes import count_cores
 from flexunet_pl.data.datamodule import SegmentationDataModule
 from flexunet_pl.metrics.epoch import score_names
+from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.task import SegmentationTask
 
 _MOST_FINDINGS = 5  # of the data, shown before a training
@@ -54,21 +55,24 @@ def check_trainer(trainer_config: Mapping[str, Any], num_workers: int) -> None:
         )
 
 
-def propose_plan(config: Any) -> None:
-    """Say that a plan would fit better, where a training has neither a network of its own nor classes, or warn of it.
+def check_classes(config: Any, *, begins: bool) -> None:
+    """Look for the classes; and where a training begins without a network of its own, say that a plan would fit better.
 
     Args:
-        config: Configuration of `fit`.
+        config: Configuration of a verb.
+        begins: Whether a training begins, which no checkpoint gives a network.
 
     Raises:
-        UserError: If there are no classes either.
+        UserError: If there are no classes.
     """
-    if config.model.get("network") is not None or config.data.root is None:
-        return
-    plan = f"`flexunet plan {config.data.root} --minutes 10` writes a configuration for this data and this machine"
-    if not config.model.rgb_map:
-        raise UserError(f"model.rgb_map is missing: name the classes and their colours; or {plan}, classes included")
-    say(f"note: no network is named, so the original's of 127 M weights is trained; {plan}")
+    if begins and config.model.get("network") is None and config.data.root is not None:
+        plan = f"`flexunet plan {config.data.root} --minutes 10` writes a configuration for this data and this machine"
+        if not config.model.rgb_map:
+            raise UserError(
+                f"model.rgb_map is missing: name the classes and their colours; or {plan}, classes included"
+            )
+        say(f"note: no network is named, so the original's of 127 M weights is trained; {plan}")
+    RgbMap.parse(config.model.rgb_map)
 
 
 @contextmanager

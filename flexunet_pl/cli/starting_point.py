@@ -41,25 +41,20 @@ class StartingPoint:
         elif self.weights_alone:
             say(f"note: {path} holds weights and no state of a training: a new one starts from them")
 
-    def settings(self, given: Any, named: set[str]) -> dict[str, Any]:
-        """Return what of the `model` section the checkpoint decides.
+    def settings(self, given: Any, named: set[str]) -> dict[str, dict[str, Any]]:
+        """Return what of the configuration the checkpoint decides: the network, and what it is given.
 
         Args:
             given: The network of the configuration, if it names one.
             named: Settings that the user has named.
 
         Returns:
-            Settings by name.
+            Settings by name, by section.
         """
         settings = settings_of(self.saved, given)
-        if not self.weights_alone:
-            return settings
-        return {key: value for key, value in settings.items() if key == "network" or key not in named}
-
-    @property
-    def data_settings(self) -> dict[str, Any]:
-        """What of the `data` section the checkpoint decides: what the network's channels are."""
-        return {"neighbours": self.saved.neighbours}
+        if self.weights_alone:
+            settings = {key: value for key, value in settings.items() if key == "network" or key not in named}
+        return {"model": settings, "data": {"neighbours": self.saved.neighbours}}
 
     @property
     def run_folder(self) -> Path | None:
