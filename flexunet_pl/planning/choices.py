@@ -20,7 +20,7 @@ _SHORTEST_EPOCH = 8.0  # s
 _VALIDATION_SHARE = 0.1  # of the time, at most
 _MEMORY_SHARE = 0.7  # of what is free
 _BYTES_PER_WEIGHT = 24  # weight, gradient, two moments, and a copy as it is saved
-_RARE = 0.25  # share of the images; a class that fewer show is drawn more often
+_LOST = 12.0  # px; smaller parts hardly survive the first halving
 STEADY = 1_000_000  # epochs without progress, which no plan has
 
 
@@ -96,6 +96,11 @@ def make_plan(root: Path, rgb_map: RgbMap, data: DataFacts, machine: Machine, mi
         images_per_second=round(1 / per_image, 1),
         memory=timing.memory * BATCH + _BYTES_PER_WEIGHT * _count_weights(plan, len(rgb_map)),
     )
+    _ask(plan, data, size)
+    return plan
+
+
+def _ask(plan: Plan, data: DataFacts, size: tuple[int, int]) -> None:
     plan.open_questions.append(
         "whether left and right matter is not in the pixels: mirror images are not trained on; where they may be, set "
         "data.train_transform.init_args.horizontal_flip to 0.5"
@@ -104,7 +109,23 @@ def make_plan(root: Path, rgb_map: RgbMap, data: DataFacts, machine: Machine, mi
         plan.open_questions.append(
             "whether train and valid share a patient is not known: give --group-regex, which finds patients in names"
         )
-    return plan
+    area, name = _smallest(data, size)
+    if area < _LOST:
+        plan.open_questions.append(
+            f"small parts of {name} have {area:.0f} px at this size, and may be lost: model.patches true trains at the "
+            "images' own resolution"
+        )
+    if data.is_numbered:
+        neighbours = "data.neighbours 1 with model.in_channels 3" if data.is_grey else "data.neighbours 1"
+        plan.open_questions.append(
+            f"whether neighbouring slices tell what one does not is not known: {neighbours} gives the network both"
+        )
+
+
+def _smallest(data: DataFacts, size: tuple[int, int]) -> tuple[float, str]:
+    """Return the area of the smallest parts of a class at a size, and the class."""
+    shrinking = size[0] * size[1] / (data.size[0] * data.size[1])
+    return min((facts.smallest * shrinking, name) for name, facts in list(data.classes.items())[1:])
 
 
 def _count_weights(plan: Plan, num_classes: int) -> int:
@@ -166,14 +187,13 @@ def _put_model(
 ) -> None:
     levels = levels_for(size)
     native = "x".join(map(str, data.size))
-    smallest = min((facts.smallest, name) for name, facts in list(data.classes.items())[1:])
-    shrunk = smallest[0] * size[0] * size[1] / (data.size[0] * data.size[1])
+    shrunk, smallest = _smallest(data, size)
     plan.put("model.rgb_map", rgb_map.to_dict())
     plan.put(
         "model.image_size",
         list(size),
         f"of {native}: the largest of which {SAMPLES} or more can be seen in the time, {seconds / per_image:.0f}; the "
-        f"small parts of {smallest[1]} have {shrunk:.0f} of their {smallest[0]} px then",
+        f"small parts of {smallest} have {shrunk:.0f} of their {data.classes[smallest].smallest} px then",
     )
     channels = 1 if data.is_grey else 3
     plan.put("model.in_channels", channels, "all images are grey" if data.is_grey else "some images have colours")

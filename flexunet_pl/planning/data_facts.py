@@ -18,6 +18,7 @@ from flexunet_pl.data.splits import list_split, split_folder
 from flexunet_pl.io.images import read_image
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask
+from flexunet_pl.io.neighbours import check_numbered
 from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.io.patient_ids import copy_source, group_of
@@ -77,6 +78,7 @@ class DataFacts:
         grey: Lowest 5th and highest 95th percentile of the training images' values, 0..255.
         classes: By name, in the map's order, the background first.
         without_foreground: Training images that show the background alone.
+        is_numbered: Whether names say which slices lie beside each other.
     """
 
     images: Mapping[str, int]
@@ -87,6 +89,7 @@ class DataFacts:
     grey: tuple[float, float]
     classes: Mapping[str, ClassFacts]
     without_foreground: int
+    is_numbered: bool
 
 
 def read_data_facts(
@@ -137,7 +140,16 @@ def read_data_facts(
         grey=(min(facts.grey[0] for facts in found), max(facts.grey[1] for facts in found)),
         classes=classes,
         without_foreground=sum(not any(facts.pixels[1:]) for facts in found),
+        is_numbered=_is_numbered([pair.image for pair in pairs["train"]]),
     )
+
+
+def _is_numbered(images: Sequence[Path]) -> bool:
+    try:
+        check_numbered(images)
+    except DataError:
+        return False
+    return True
 
 
 def _evenly(pairs: Sequence[Pair]) -> list[Pair]:

@@ -26,6 +26,7 @@ DATA = DataFacts(
         "tumour": ClassFacts(0.01, 8, 60),
     },
     without_foreground=0,
+    is_numbered=False,
 )
 MACHINE = Machine(
     device="cpu",
@@ -103,6 +104,9 @@ def test_what_cannot_be_known_is_said():
     assert len(plan().open_questions) == 1
     assert "horizontal_flip" in plan().open_questions[0]
     assert "--group-regex" in plan(data=replace(DATA, patients=None)).open_questions[1]
+    assert "data.neighbours 1 with model.in_channels 3" in plan(data=replace(DATA, is_numbered=True)).open_questions[1]
+    (_, lost) = plan(1).open_questions
+    assert lost.startswith("small parts of tumour have 2 px at this size, and may be lost: model.patches true")
 
 
 def test_the_table_names_the_classes_and_what_is_expected():

@@ -40,6 +40,7 @@ def test_classes_sizes_and_patients_are_counted(root):
     assert lesion.images == 2
     assert lesion.smallest == 100  # below it lie 26 of 526 pixels, less than 5 %
     assert facts.without_foreground == 1
+    assert not facts.is_numbered
 
 
 def test_colours_and_sizes_that_differ_are_seen(root):
