@@ -188,12 +188,14 @@ def _put_model(
     levels = levels_for(size)
     native = "x".join(map(str, data.size))
     shrunk, smallest = _smallest(data, size)
+    seen = seconds / per_image
+    which = f"largest of which {SAMPLES} can be seen in the time" if seen >= SAMPLES else "smallest, to see the most"
     plan.put("model.rgb_map", rgb_map.to_dict())
     plan.put(
         "model.image_size",
         list(size),
-        f"of {native}: the largest of which {SAMPLES} or more can be seen in the time, {seconds / per_image:.0f}; the "
-        f"small parts of {smallest} have {shrunk:.0f} of their {data.classes[smallest].smallest} px then",
+        f"of {native}: the {which}, {seen:.0f}; small parts of {smallest} have {shrunk:.0f} of their "
+        f"{data.classes[smallest].smallest} px then",
     )
     channels = 1 if data.is_grey else 3
     plan.put("model.in_channels", channels, "all images are grey" if data.is_grey else "some images have colours")
@@ -213,7 +215,7 @@ def _put_model(
         "model.deep_supervision", min(3, levels - 2), "the coarser levels are trained directly; they learn sooner so"
     )
     plan.put("model.loss.class_path", "flexunet_pl.losses.DiceCELoss")
-    absent = [name for name, facts in data.classes.items() if facts.images < _read(data)]
+    absent = [name for name, facts in data.classes.items() if facts.images < data.read]
     plan.put(
         "model.loss.init_args",
         {"pooled": True},
@@ -225,24 +227,24 @@ def _put_model(
     plan.put("model.scheduler.init_args", {"warmup_steps": 50, "decay": 0.3}, "the rate ends at 0 when the time does")
 
 
-def _read(data: DataFacts) -> int:
-    return data.images["train"]
-
-
 def _put_data(plan: Plan, root: Path, data: DataFacts, machine: Machine, size: tuple[int, int], samples: int) -> None:
     plan.put("data.root", str(root))
     plan.put("data.batch_size", BATCH, "few images a step, many steps")
-    plan.put("data.epoch_samples", samples, f"an epoch is what ends with a validation; there are {_read(data)} images")
-    patients = f"{data.patients['train']} patients" if data.patients else f"{_read(data)} images"
+    plan.put(
+        "data.epoch_samples",
+        samples,
+        f"an epoch is what ends with a validation; there are {data.images['train']} images",
+    )
+    patients = f"{data.patients['train']} patients" if data.patients else f"{data.images['train']} images"
     plan.put("data.train_transform.class_path", "flexunet_pl.data.transforms.StrongCTAugmentation")
     plan.put(
         "data.train_transform.init_args",
         {"horizontal_flip": 0.0},
         f"strong: {patients} are few; 0.5 where left and right mean the same",
     )
-    if data.without_foreground and data.without_foreground > _read(data) / 2:
+    if data.without_foreground and data.without_foreground > data.read / 2:
         plan.put(
-            "data.foreground_share", 0.5, f"{data.without_foreground} of {_read(data)} images show the background alone"
+            "data.foreground_share", 0.5, f"{data.without_foreground} of {data.read} images show the background alone"
         )
     plan.put("data.num_workers", _workers(machine), "half the cores, at most 4")
     needed = sum(data.images.values()) * size[0] * size[1] * (1 + (1 if data.is_grey else 3))

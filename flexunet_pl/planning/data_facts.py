@@ -71,6 +71,8 @@ class DataFacts:
 
     Attributes:
         images: Number of images in train and valid.
+        read: Number of training images that were read, evenly chosen where there are many; what is counted below is
+            counted in these.
         patients: Number of patients in train and valid; None where names do not tell.
         size: Median height and width of the training images, px.
         one_size: Whether all have it.
@@ -82,6 +84,7 @@ class DataFacts:
     """
 
     images: Mapping[str, int]
+    read: int
     patients: Mapping[str, int] | None
     size: tuple[int, int]
     one_size: bool
@@ -133,6 +136,7 @@ def read_data_facts(
     size = np.median(sizes, axis=0)
     return DataFacts(
         images={split: len(of_split) for split, of_split in pairs.items()},
+        read=len(found),
         patients=_count_patients(pairs, groups),
         size=(int(size[0]), int(size[1])),
         one_size=bool((sizes == sizes[0]).all()),

@@ -15,6 +15,7 @@ from flexunet_pl.rgb_map import RgbMap
 MAP = RgbMap.parse({"background": [0, 0, 0], "liver": [0, 255, 0], "tumour": [255, 0, 0]})
 DATA = DataFacts(
     images={"train": 20, "valid": 5},
+    read=20,
     patients={"train": 4, "valid": 1},
     size=(512, 512),
     one_size=True,
