@@ -119,14 +119,14 @@ class EpochChangeInference(Callback):
         return self._folder / f"Epoch_{epoch}_{image.stem}.png"
 
     def _add_column(self, task: SegmentationTask, epoch: int, masks: list[NDArray[np.uint8]]) -> None:
-        images = [task.reader.read(path) for path in self._paths]
+        images = [task.reader.alone.read(path) for path in self._paths]
         pairs = zip(images, masks, strict=True)
         self._strip.append([make_thumbnail(draw_overlay(image, mask, task.rgb_map)) for image, mask in pairs])
         self._titles.append(f"epoch {epoch}")
 
     def _start_strip(self, paths: list[Path], task: SegmentationTask) -> None:
         """Begin with the images, and with the masks that stand beside them."""
-        images = [task.reader.read(path) for path in paths]
+        images = [task.reader.alone.read(path) for path in paths]
         self._strip, self._titles = [[make_thumbnail(image) for image in images]], ["image"]
         masks = {self._pairing.key(path, "mask"): path for path in _files(paths[0].parent.parent / "masks")}
         found = [masks.get(self._pairing.key(path, "image")) for path in paths]

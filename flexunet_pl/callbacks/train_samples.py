@@ -43,7 +43,7 @@ class TrainSamples(Callback):
             return
         rgb_map: RgbMap = pl_module.rgb_map  # type: ignore[assignment]
         for image, mask in zip(batch["image"], batch["mask"], strict=True):
-            picture = image.permute(1, 2, 0).cpu().numpy()
+            picture = pl_module.reader.middle(image.permute(1, 2, 0).cpu().numpy())  # type: ignore[operator, union-attr]
             index = mask.cpu().numpy().astype(np.uint8)
             self._panels += [_fit(picture), _fit(draw_overlay(picture, index, rgb_map))]
         if len(self._panels) >= 2 * self.num_images:

@@ -20,7 +20,7 @@ from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
 
 if TYPE_CHECKING:
-    from flexunet_pl.planning.choices import Plan
+    from flexunet_pl.planning.plan import Plan
 
 Peer = Literal["nnunet", "original"]
 _ORDER = ("seed_everything", "model", "data", "trainer", "checkpoint", "early_stopping")
@@ -70,11 +70,12 @@ def plan_training(
     """
     began = time.perf_counter()
     from flexunet_pl import callbacks, task  # noqa: F401 - what `fit` loads before its first step, which takes seconds
-    from flexunet_pl.planning.choices import describe_plan, make_plan
+    from flexunet_pl.planning.choices import make_plan
     from flexunet_pl.planning.data_facts import describe_data, read_data_facts
     from flexunet_pl.planning.machine import as_table as of_machine
     from flexunet_pl.planning.machine import measure_machine, read_machine
     from flexunet_pl.planning.peers import make_peer_plan
+    from flexunet_pl.planning.plan import describe_plan
 
     startup = time.perf_counter() - began
     if not 0 < minutes < 60 * 24 * 365:

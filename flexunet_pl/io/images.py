@@ -1,6 +1,6 @@
 """Images: read by the decode policy, which the runtime shares; resized and written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,16 @@ class ImageReader:
     def slice_channels(self) -> int:
         """Channels of one slice."""
         return self.channels // (2 * self.neighbours + 1)
+
+    @property
+    def alone(self) -> "ImageReader":
+        """The same for slices without their neighbours, which is what people look at."""
+        return replace(self, channels=self.slice_channels, neighbours=0)
+
+    def middle(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the slice itself of a picture of slices, shape ``(H, W, slice_channels)``."""
+        first = self.neighbours * self.slice_channels
+        return picture[..., first : first + self.slice_channels]
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Read an image at its own size, shape ``(H, W, channels)``, uint8; see `read_image`.

@@ -1,17 +1,17 @@
 """What a plan chooses, and why: from facts alone, so that the same facts give the same plan."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.models.schedule import count_weights, make_schedule
 from flexunet_pl.planning.data_facts import DataFacts
 from flexunet_pl.planning.machine import Machine, Timing
 from flexunet_pl.planning.network import BATCH, levels_for, network_arguments, size_within
+from flexunet_pl.planning.plan import Expected, Plan, clock_time
 from flexunet_pl.rgb_map import RgbMap
 
-SAMPLES = 4000  # augmented images that a network should see at least; see docs/fewshot.md
+SAMPLES = 2500  # augmented images that a network should see at least; see docs/fewshot.md
+_OFTEN = 100  # times; images that are seen as often are few, and must be guarded against being learnt by heart
 _FEWEST_STEPS = 10
 _OVERHEAD = 1.2  # what a step takes beside the network: logs, scores, the next batch
 _CLOSING = 3.0  # s, to save and to report
@@ -22,48 +22,6 @@ _MEMORY_SHARE = 0.7  # of what is free
 _BYTES_PER_WEIGHT = 24  # weight, gradient, two moments, and a copy as it is saved
 _LOST = 12.0  # px; smaller parts hardly survive the first halving
 STEADY = 1_000_000  # epochs without progress, which no plan has
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a plan expects.
-
-    Attributes:
-        steps: Of the optimizer.
-        images_per_second: While it trains.
-        memory: Bytes, beside the program's own.
-    """
-
-    steps: int
-    images_per_second: float
-    memory: int
-
-
-@dataclass
-class Plan:
-    """A configuration of `flexunet fit` with its reasons.
-
-    Attributes:
-        config: The configuration.
-        reasons: Why, by path of the value.
-        expected: What it will do; None where nothing was timed for it.
-        open_questions: What the data cannot tell, and which key says it.
-    """
-
-    config: dict[str, Any] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    expected: Expected | None = None
-    open_questions: list[str] = field(default_factory=list)
-
-    def put(self, path: str, value: Any, why: str = "") -> None:
-        """Set a value, and say why."""
-        *parents, last = path.split(".")
-        node = self.config
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-        if why:
-            self.reasons[path] = why
 
 
 def make_plan(root: Path, rgb_map: RgbMap, data: DataFacts, machine: Machine, minutes: float) -> Plan:
@@ -88,8 +46,11 @@ def make_plan(root: Path, rgb_map: RgbMap, data: DataFacts, machine: Machine, mi
     epoch = _epoch_seconds(data, timing, seconds)
     plan = Plan()
     plan.put("seed_everything", 137)
-    _put_model(plan, rgb_map, data, size, per_image, seconds)
-    _put_data(plan, root, data, machine, size, max(1, round(epoch / per_image / BATCH)) * BATCH)
+    seen = seconds / per_image
+    times = seen / data.images["train"]
+    _put_model(plan, rgb_map, data, size, seen)
+    _put_training(plan, data, times, levels_for(size))
+    _put_data(plan, root, data, machine, size, max(1, round(epoch / per_image / BATCH)) * BATCH, times)
     _put_trainer(plan, machine, seconds, minutes)
     plan.expected = Expected(
         steps=int(seconds * (1 - _share_of_validation(data, timing, epoch)) / per_image / BATCH),
@@ -182,13 +143,10 @@ def _share_of_validation(data: DataFacts, timing: Timing, epoch: float) -> float
     return validation / (validation + epoch)
 
 
-def _put_model(
-    plan: Plan, rgb_map: RgbMap, data: DataFacts, size: tuple[int, int], per_image: float, seconds: float
-) -> None:
+def _put_model(plan: Plan, rgb_map: RgbMap, data: DataFacts, size: tuple[int, int], seen: float) -> None:
     levels = levels_for(size)
     native = "x".join(map(str, data.size))
     shrunk, smallest = _smallest(data, size)
-    seen = seconds / per_image
     which = f"largest of which {SAMPLES} can be seen in the time" if seen >= SAMPLES else "smallest, to see the most"
     plan.put("model.rgb_map", rgb_map.to_dict())
     plan.put(
@@ -201,16 +159,22 @@ def _put_model(
     plan.put("model.in_channels", channels, "all images are grey" if data.is_grey else "some images have colours")
     network = "model.network.init_args"
     plan.put("model.network.class_path", "flexunet_pl.models.FlexUNet")
-    arguments = network_arguments(levels)
+    few = seen / data.images["train"] >= _OFTEN
+    arguments = network_arguments(levels, normalization=not few)
     why = {
         "base_filters": "wider networks see fewer images in the time",
         "base_kernels": "learnt more from few slices than 3x3",
         "num_layers": f"coarsest features of {size[0] >> (levels - 1)}x{size[1] >> (levels - 1)}, which see all",
         "dropout_rate": "augmentation is the better guard here",
-        "normalization": f"batches of {BATCH} are too small for statistics of their own",
+        "normalization": "few images: without it the network learnt as much"
+        if few
+        else "learns sooner from many images",
     }
     for name, value in arguments.items():
         plan.put(f"{network}.{name}", value, why[name])
+
+
+def _put_training(plan: Plan, data: DataFacts, times: float, levels: int) -> None:
     plan.put(
         "model.deep_supervision", min(3, levels - 2), "the coarser levels are trained directly; they learn sooner so"
     )
@@ -222,12 +186,17 @@ def _put_model(
         f"{', '.join(absent)} not in every image: Dice is that of the batch" if absent else "Dice of the batch",
     )
     plan.put("model.optimizer.class_path", "torch.optim.Adam")
-    plan.put("model.optimizer.init_args", {"lr": 1e-3}, "ten times the original's: minutes, not days")
+    few = times >= _OFTEN
+    plan.put(
+        "model.optimizer.init_args", {"lr": 1e-3 if few else 2e-3}, "minutes, not days" + ("" if few else "; norm")
+    )
     plan.put("model.scheduler.class_path", "flexunet_pl.schedules.WarmupStableDecay")
     plan.put("model.scheduler.init_args", {"warmup_steps": 50, "decay": 0.3}, "the rate ends at 0 when the time does")
 
 
-def _put_data(plan: Plan, root: Path, data: DataFacts, machine: Machine, size: tuple[int, int], samples: int) -> None:
+def _put_data(
+    plan: Plan, root: Path, data: DataFacts, machine: Machine, size: tuple[int, int], samples: int, times: float
+) -> None:
     plan.put("data.root", str(root))
     plan.put("data.batch_size", BATCH, "few images a step, many steps")
     plan.put(
@@ -235,13 +204,14 @@ def _put_data(plan: Plan, root: Path, data: DataFacts, machine: Machine, size: t
         samples,
         f"an epoch is what ends with a validation; there are {data.images['train']} images",
     )
-    patients = f"{data.patients['train']} patients" if data.patients else f"{data.images['train']} images"
-    plan.put("data.train_transform.class_path", "flexunet_pl.data.transforms.StrongCTAugmentation")
+    few = times >= _OFTEN
+    name = "StrongCTAugmentation" if few else "CTAugmentation"
     plan.put(
-        "data.train_transform.init_args",
-        {"horizontal_flip": 0.0},
-        f"strong: {patients} are few; 0.5 where left and right mean the same",
+        "data.train_transform.class_path",
+        f"flexunet_pl.data.transforms.{name}",
+        f"each image is seen {times:.0f} times: {'strong' if few else 'light'}",
     )
+    plan.put("data.train_transform.init_args", {"horizontal_flip": 0.0}, "0.5 where left and right mean the same")
     if data.without_foreground and data.without_foreground > data.read / 2:
         plan.put(
             "data.foreground_share", 0.5, f"{data.without_foreground} of {data.read} images show the background alone"
@@ -274,25 +244,3 @@ def put_machine(plan: Plan, machine: Machine) -> None:
     plan.put("trainer.accelerator", "gpu" if machine.device == "cuda" else "cpu")
     plan.put("trainer.devices", 1, "what was timed")
     plan.put("trainer.precision", machine.precision, f"{machine.speedup:g} times as fast as float32 here")
-
-
-def clock_time(seconds: float) -> str:
-    """Write a duration as `trainer.max_time` takes it.
-
-    >>> clock_time(3725.9)
-    '00:01:02:05'
-    """
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return f"{days:02}:{hours:02}:{minutes:02}:{rest:02}"
-
-
-def describe_plan(plan: Plan) -> list[tuple[str, str]]:
-    """Return what a plan chose and expects, in rows."""
-    model = plan.config["model"]
-    rows = [("network", f"images of {'x'.join(map(str, model['image_size']))}, {model['network']['class_path']}")]
-    if plan.expected is not None:
-        pace = f"{plan.expected.steps} steps, {plan.expected.images_per_second:g} images a second"
-        rows.append(("expected", f"{pace}, {plan.expected.memory / 2**30:.2f} GiB"))
-    return rows

@@ -25,18 +25,19 @@ def levels_for(size: tuple[int, int]) -> int:
     return min(max(halvings + 1, _FEWEST_LEVELS), _MOST_LEVELS)
 
 
-def network_arguments(levels: int) -> dict[str, Any]:
+def network_arguments(levels: int, *, normalization: bool = False) -> dict[str, Any]:
     """Return the arguments of a plan's FlexUNet.
 
     Args:
         levels: Its depth.
+        normalization: Whether it has batch norm.
     """
     return {
         "base_filters": FILTERS,
         "base_kernels": [KERNEL, KERNEL],
         "num_layers": levels,
         "dropout_rate": 0.0,
-        "normalization": False,
+        "normalization": normalization,
     }
 
 

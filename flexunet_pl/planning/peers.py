@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from flexunet_pl.planning.choices import STEADY, Plan, clock_time, put_machine
+from flexunet_pl.planning.choices import STEADY, put_machine
 from flexunet_pl.planning.data_facts import DataFacts
 from flexunet_pl.planning.machine import Machine
+from flexunet_pl.planning.plan import Plan, clock_time
 from flexunet_pl.rgb_map import RgbMap
 
 Peer = Literal["nnunet", "original"]

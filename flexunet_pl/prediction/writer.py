@@ -51,7 +51,7 @@ class PredictionWriter(BasePredictionWriter):
             plan.record.begin(trainer.global_rank, again=self.output.overwrite)
         self._plan = plan
         self._cases = {str(case.path): case for case in plan.cases}
-        self._source = SliceReader(task.reader, data.volume)
+        self._source = SliceReader(task.reader.alone, data.volume)
         for path, problem in plan.unusable.items():
             self._fail(path, problem)
 

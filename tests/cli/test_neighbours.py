@@ -1,8 +1,13 @@
 """Slices with those beside them as channels, from `fit` to `predict`."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
+
+from flexunet_pl.io.images import read_image
+from flexunet_pl.io.masks import read_mask
+from flexunet_pl.prepare.phantom import PHANTOM_MAP
 
 NINE = ["--model.in_channels", 3, "--data.neighbours", 1]
 
@@ -20,8 +25,14 @@ def test_the_checkpoint_knows_its_neighbours_and_every_verb_uses_them(
     assert (saved["neighbours"], saved["in_channels"]) == (1, 3)
     of_run = ["--ckpt_path", checkpoint]
     flexunet("test", *of_run, "--data.root", phantoms)
+    flexunet("report", workspace / "runs" / "flexunet" / "version_0")
     images = phantoms / "test" / "images"
-    flexunet("predict", *of_run, "--data.predict_dir", images, "--prediction.output_dir", "masks")
+    written = ["--prediction.output_dir", "masks", "--prediction.overlay", "true"]
+    flexunet("predict", *of_run, "--data.predict_dir", images, *written)
+    overlay = read_image(workspace / "masks" / "overlays" / "005_01.png")[:64]
+    plain = cv2.dilate(read_mask(workspace / "masks" / "005_01.png", PHANTOM_MAP), np.ones((3, 3))) == 0
+    assert plain.any()
+    assert np.array_equal(overlay[plain], read_image(images / "005_01.png")[plain]), "the slice itself is shown"
     assert len(list((workspace / "masks").glob("*.png"))) == 3
     flexunet("fit", "-c", "c.yaml", *NINE, "--trainer.max_epochs", 2, *of_run)
     assert (workspace / "runs" / "flexunet" / "version_0" / "epoch_change" / "film_strip.png").is_file()

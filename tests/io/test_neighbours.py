@@ -56,6 +56,8 @@ def test_a_picture_has_the_slices_as_channels(tmp_path):
     grey = ImageReader((4, 5), 3, neighbours=1)
     assert grey.slice_channels == 1
     assert grey.read(tmp_path / "a_2.png")[0, 0].tolist() == [10, 20, 30]
+    assert grey.alone == ImageReader((4, 5), 1)
+    assert grey.middle(grey.read(tmp_path / "a_2.png"))[0, 0].tolist() == [20]
     assert grey.read(tmp_path / "a_1.png")[0, 0].tolist() == [10, 10, 20]
     assert ImageReader((4, 5), 9, neighbours=1).read(tmp_path / "a_3.png")[0, 0].tolist() == [20] * 3 + [30] * 6
     write_image(tmp_path / "a_3.png", np.zeros((4, 6, 3), dtype=np.uint8))

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.planning.choices import describe_plan, make_plan
+from flexunet_pl.planning.choices import make_plan
 from flexunet_pl.planning.data_facts import ClassFacts, DataFacts, describe_data
 from flexunet_pl.planning.machine import Machine, Timing
 from flexunet_pl.planning.peers import make_peer_plan
+from flexunet_pl.planning.plan import describe_plan
 from flexunet_pl.rgb_map import RgbMap
 
 MAP = RgbMap.parse({"background": [0, 0, 0], "liver": [0, 255, 0], "tumour": [255, 0, 0]})
@@ -57,6 +58,13 @@ def test_more_time_buys_larger_images():
     sides = [plan(minutes).config["model"]["image_size"][0] for minutes in (1, 3, 10, 60, 600)]
     assert sides == sorted(sides)
     assert sides[0] < sides[-1] == 512
+
+
+def test_many_images_are_trained_with_batch_norm_and_light_augmentation():
+    few, many = plan(), plan(data=replace(DATA, images={"train": 2000, "valid": 5}))
+    for found, norm, name in ((few, False, "StrongCTAugmentation"), (many, True, "CTAugmentation")):
+        assert found.config["model"]["network"]["init_args"]["normalization"] is norm
+        assert found.config["data"]["train_transform"]["class_path"].endswith(f".{name}")
 
 
 def test_the_time_is_that_from_the_key_press():
