@@ -9,6 +9,7 @@ size. Whatever was measured is kept in --out, and a program that was stopped goe
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def make_folds(given: argparse.Namespace) -> list[Path]:
     if not place.exists():
         regex = ["--group-regex", given.group_regex] if given.group_regex else []
         rgb_map = json.dumps(yaml.safe_load(given.experiment.read_text())["model"]["rgb_map"])
-        options = ["--folds", given.folds, "--rgb-map", rgb_map, "--mode", "link"]
+        options = ["--folds", given.folds, "--rgb-map", rgb_map, "--unknown-colors", given.unknown_colors]
         flexunet("split", given.root.absolute(), place, *options, *regex)
         for fold in range(given.folds):
             of_fold = place / f"fold_{fold}"
@@ -96,7 +97,8 @@ def measure(
     given: argparse.Namespace, rgb_map: RgbMap, data: Path, place: Path, peer: str, minutes: float, seed: int
 ) -> None:
     """Train, predict and score one of them."""
-    place.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)  # what a program left that was stopped
+    place.mkdir(parents=True)
     config = place / "config.yaml"
     timings = given.out / "timings.json"
     options = ["--timings", timings] if timings.is_file() else []
@@ -116,7 +118,8 @@ def measure(
         truth = read_mask(pair.mask, rgb_map, given.unknown_colors)
         predicted = read_mask(place / "masks" / f"{pair.image.stem}.png", rgb_map)
         group = group_of(pair.image, parse_group_regex(given.group_regex)) or pair.image.stem
-        cases += [asdict(score) for score in measure_case(pair.image.stem, group, predicted, truth, rgb_map.names)]
+        scores = measure_case(pair.image.stem, group, predicted, truth, rgb_map.names, None)
+        cases += [asdict(score) for score in scores]
     last.unlink()
     with written_in_place(place / "cases.json") as temporary:
         temporary.write_text(json.dumps(cases, indent=1))

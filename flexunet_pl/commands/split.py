@@ -12,6 +12,7 @@ from flexunet_pl.common.cells import guard
 from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import sha256_of, written_in_place
+from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import Pair, survey_pairs
@@ -30,6 +31,7 @@ def split_data(
     folds: int | None = None,
     mode: Literal["copy", "link"] = "copy",
     seed: int = 137,
+    unknown_colors: UnknownColors = "error",
     pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
 ) -> None:
     """Split a folder that holds images and masks into train, valid and test: 80, 15 and 5 %, by patient.
@@ -47,6 +49,8 @@ def split_data(
             train.
         mode: Whether files are copied or linked to; within folds they are always linked.
         seed: Seed of the draw.
+        unknown_colors: What a region of a mask is whose colour is no class: error, background, or nearest, the class
+            of the nearest colour.
         pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
             where none is given. In the split all masks are named as their images.
 
@@ -61,7 +65,8 @@ def split_data(
     regex = parse_group_regex(group_regex)
     pairs = _pairs(src, pairing)
     groups = [_group(pair, regex) for pair in pairs]
-    write_split(out, pairs, groups, RgbMap.parse(rgb_map) if rgb_map is not None else None, folds, mode, seed)
+    known = RgbMap.parse(rgb_map) if rgb_map is not None else None
+    write_split(out, pairs, groups, known, folds, mode, seed, unknown_colors)
 
 
 def write_split(
@@ -72,6 +77,7 @@ def write_split(
     folds: int | None = None,
     mode: Literal["copy", "link"] = "copy",
     seed: int = 137,
+    unknown: UnknownColors = "error",
 ) -> None:
     """Draw a split and write it.
 
@@ -83,6 +89,7 @@ def write_split(
         folds: Makes that many folds instead.
         mode: Whether files are copied or linked to; within folds they are always linked.
         seed: Seed of the draw.
+        unknown: What colours are in masks that are no class; see `read_mask`.
 
     Raises:
         DataError: If a mask cannot be read.
@@ -90,7 +97,7 @@ def write_split(
     """
     for pair in pairs:
         _check_names(pair)
-    labels = _labels(pairs, rgb_map)
+    labels = _labels(pairs, rgb_map, unknown)
     if folds is None:
         places = assign_splits(labels, groups, seed)
         folders = [out / place for place in places]
@@ -137,11 +144,11 @@ def _pairs(src: Path, rule: PairingRule | None) -> list[Pair]:
     return survey.pairs
 
 
-def _labels(pairs: Sequence[Pair], rgb_map: RgbMap | None) -> list[str]:
+def _labels(pairs: Sequence[Pair], rgb_map: RgbMap | None, unknown: UnknownColors) -> list[str]:
     """Name the classes that each mask shows."""
     known = rgb_map if rgb_map is not None else propose_map([pair.mask for pair in pairs])
     masks = show_progress(pairs, "reading masks", len(pairs))
-    return [",".join(map(str, np.unique(read_mask(pair.mask, known)))) for pair in masks]
+    return [",".join(map(str, np.unique(read_mask(pair.mask, known, unknown)))) for pair in masks]
 
 
 def _link_fold(out: Path, fold: int, pairs: Sequence[Pair], places: Sequence[str]) -> None:

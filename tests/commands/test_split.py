@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexunet_pl.io.images import read_image, write_image
 from flexunet_pl.prepare.assign import assign_folds, assign_splits
 from flexunet_pl.prepare.phantom import PHANTOM_MAP, write_phantom
 
@@ -169,3 +170,15 @@ def test_mistakes_are_one_line_and_leave_nothing(whole, tmp_path, mistake):
     assert not out.exists()
     (out / "x").mkdir(parents=True)
     assert "is not empty" in mistake("split", whole, out)
+
+
+def test_masks_with_other_colours_are_split_where_it_is_said_what_those_are(whole, tmp_path, flexunet, mistake):
+    src = tmp_path / "src"
+    shutil.copytree(whole, src)
+    mask = read_image(src / "masks" / "000_00.png").copy()
+    mask[20:30, 20:30] = (250, 120, 250)
+    write_image(src / "masks" / "000_00.png", mask)
+    options = ["--rgb-map", MAP, "--group-regex", "^([0-9]+)_"]
+    assert "are no class of `rgb_map`" in mistake("split", src, tmp_path / "a", *options)
+    flexunet("split", src, tmp_path / "b", *options, "--unknown-colors", "nearest")
+    assert (tmp_path / "b" / "split.csv").is_file()
