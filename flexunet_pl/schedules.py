@@ -7,14 +7,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from flexunet_pl.common.errors import UserError
 
+_SETTLED = 5  # steps, before which their pace is not judged
+_SLOW = 0.9  # share of the steps foreseen
+
 
 class WarmupStableDecay(LRScheduler):
     """Raises the rate, keeps it, and lets it fall to 0 as the training ends.
 
     The end is that of `trainer.max_time`, `max_steps` or `max_epochs`, whichever comes first. The clock decides one
-    thing alone: when the last part of the time begins, the number of steps that fit into it is foreseen from those so
-    far. Before and after that the rate follows from the number of the step, and all of it is saved, so that a resumed
-    run takes the steps that it would have taken.
+    thing: when the last part of the time begins, the number of steps that fit into it is foreseen from those so far.
+    Before and after that the rate follows from the number of the step, and all of it is saved, so that a resumed run
+    takes the steps that it would have taken. Only where steps have become much slower is the rest foreseen anew.
 
     Source: Hägele et al. 2024, Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations.
 
@@ -37,6 +40,7 @@ class WarmupStableDecay(LRScheduler):
         self.decay = decay
         self.falls_from: int | None = None  # step
         self.falls_for = 0  # steps
+        self.fell_at = 0.0  # share of the training
         super().__init__(optimizer)
 
     @property
@@ -54,6 +58,11 @@ class WarmupStableDecay(LRScheduler):
         if self.falls_from is None and passed >= 1 - self.decay:
             self.falls_from = done
             self.falls_for = max(1, round(done * (1 - passed) / passed))
+            self.fell_at = passed
+        elif self.falls_from is not None and (fallen := done - self.falls_from) >= _SETTLED and passed > self.fell_at:
+            fitting = fallen * (1 - self.fell_at) / (passed - self.fell_at)
+            if fitting < _SLOW * self.falls_for:  # the time would end before the rate does
+                self.falls_for = max(fallen + 1, round(fitting))
         self.step()
 
     def get_lr(self) -> list[Any]:

