@@ -32,7 +32,6 @@ from flexunet_pl.metrics.per_case import measure_case
 from flexunet_pl.rgb_map import RgbMap
 
 PEERS = ("plan", "default", "smp", "dynunet")
-STARTUP = 12.0  # s, that every training takes from the key press to its first step
 NETWORKS = {
     "smp": ("segmentation_models_pytorch.Unet", {"encoder_name": "resnet34", "encoder_weights": None}),
     "dynunet": (
@@ -67,10 +66,10 @@ def main() -> None:
     """Run what is not there yet, and print and draw what is."""
     given = parse()
     rgb_map = RgbMap.parse(yaml.safe_load(given.experiment.read_text())["model"]["rgb_map"])
-    folds = make_folds(given)
+    folds = make_folds(given, rgb_map)
     runs = list(product(given.minutes, given.seeds, range(given.folds), given.peers))
     for number, (minutes, seed, fold, peer) in enumerate(runs, 1):
-        place = given.out / given.root.name / f"{minutes:g}_minutes" / f"seed_{seed}" / f"fold_{fold}" / peer
+        place = place_of(given, minutes, seed, fold, peer)
         if not (place / "cases.json").is_file():
             began = time.perf_counter()
             measure(given, rgb_map, folds[fold], place, peer, minutes, seed)
@@ -78,13 +77,24 @@ def main() -> None:
     report(given, rgb_map)
 
 
-def make_folds(given: argparse.Namespace) -> list[Path]:
+def place_of(given: argparse.Namespace, minutes: float, seed: int, fold: int, peer: str) -> Path:
+    """Return the folder of one training."""
+    return Path(given.out / given.root.name / f"{minutes:g}_minutes" / f"seed_{seed}" / f"fold_{fold}" / peer)
+
+
+def make_folds(given: argparse.Namespace, rgb_map: RgbMap) -> list[Path]:
     """Cut the folder into folds, once."""
     place = given.out / given.root.name / "data"
     if not place.exists():
         regex = ["--group-regex", given.group_regex] if given.group_regex else []
-        rgb_map = json.dumps(yaml.safe_load(given.experiment.read_text())["model"]["rgb_map"])
-        options = ["--folds", given.folds, "--rgb-map", rgb_map, "--unknown-colors", given.unknown_colors]
+        options = [
+            "--folds",
+            given.folds,
+            "--rgb-map",
+            json.dumps(rgb_map.to_dict()),
+            "--unknown-colors",
+            given.unknown_colors,
+        ]
         flexunet("split", given.root.absolute(), place, *options, *regex)
         for fold in range(given.folds):
             of_fold = place / f"fold_{fold}"
@@ -171,7 +181,7 @@ def report(given: argparse.Namespace, rgb_map: RgbMap) -> None:
 def read(given: argparse.Namespace, minutes: float, peer: str) -> Iterator[dict[str, Any]]:
     """Yield the scores of all seeds and folds."""
     for seed, fold in product(given.seeds, range(given.folds)):
-        place = given.out / given.root.name / f"{minutes:g}_minutes" / f"seed_{seed}" / f"fold_{fold}" / peer
+        place = place_of(given, minutes, seed, fold, peer)
         yield from ({**case, "seed": seed} for case in json.loads((place / "cases.json").read_text()))
 
 

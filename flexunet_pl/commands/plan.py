@@ -4,7 +4,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from flexunet_pl.common.commented_yaml import commented_lines, printable
 from flexunet_pl.common.console import say
@@ -15,14 +15,11 @@ from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.pairing import PairingRule
 from flexunet_pl.io.pairs import survey_pairs
 from flexunet_pl.io.patient_ids import parse_group_regex
+from flexunet_pl.planning.plan import Peer, Plan, describe_plan
 from flexunet_pl.prepare.propose import propose_map
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.window import Window
 
-if TYPE_CHECKING:
-    from flexunet_pl.planning.plan import Plan
-
-Peer = Literal["nnunet", "original"]
 _ORDER = ("seed_everything", "model", "data", "trainer", "checkpoint", "early_stopping")
 
 
@@ -72,10 +69,8 @@ def plan_training(
     from flexunet_pl import callbacks, task  # noqa: F401 - what `fit` loads before its first step, which takes seconds
     from flexunet_pl.planning.choices import make_plan
     from flexunet_pl.planning.data_facts import describe_data, read_data_facts
-    from flexunet_pl.planning.machine import as_table as of_machine
-    from flexunet_pl.planning.machine import measure_machine, read_machine
+    from flexunet_pl.planning.machine import describe_machine, measure_machine, read_machine
     from flexunet_pl.planning.peers import make_peer_plan
-    from flexunet_pl.planning.plan import describe_plan
 
     startup = time.perf_counter() - began
     if not 0 < minutes < 60 * 24 * 365:
@@ -101,7 +96,7 @@ def plan_training(
         machine.save(kept)
     with written_in_place(out) as temporary:
         temporary.write_text(_to_yaml(plan.config, plan.reasons, out, root, minutes), encoding="utf-8")
-    rows = [*describe_data(data), *of_machine(machine), *describe_plan(plan)]
+    rows = [*describe_data(data), *describe_machine(machine), *describe_plan(plan)]
     width = max(len(name) for name, _ in rows)
     sys.stdout.writelines(f"{printable(name):<{width}}  {printable(text)}\n" for name, text in rows)
     for question in plan.open_questions:
@@ -119,7 +114,7 @@ def _check_split(root: Path) -> None:
 
 
 def _put_reading(
-    plan: "Plan", image_window: tuple[float, float] | None, unknown_colors: UnknownColors, pairing: PairingRule
+    plan: Plan, image_window: tuple[float, float] | None, unknown_colors: UnknownColors, pairing: PairingRule
 ) -> None:
     """Have the training read the files as the plan has read them."""
     if image_window is not None:

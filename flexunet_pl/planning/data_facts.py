@@ -1,7 +1,6 @@
 """What a plan must know of a data set: sizes, patients, classes and how small they are."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -199,10 +198,10 @@ def _count_patients(pairs: Mapping[str, Sequence[Pair]], groups: re.Pattern[str]
     if groups is None:
         return None
     found = {
-        split: Counter(group_of(pair.image, groups) or copy_source(pair.image.stem) or pair.image.stem for pair in of)
+        split: {group_of(pair.image, groups) or copy_source(pair.image.stem) or pair.image.stem for pair in of}
         for split, of in pairs.items()
     }
-    if both := sorted(found["train"].keys() & found["valid"].keys()):
+    if both := sorted(found["train"] & found["valid"]):
         raise DataError(f"patient {both[0]} is in train and valid; split again with `flexunet split --group-regex`")
     return {split: len(of_split) for split, of_split in found.items()}
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -129,14 +128,14 @@ def measure_machine(num_classes: int, in_channels: int, longest: int, startup: f
     sides = [side for side in SIDES if side <= max(longest, SIDES[0])]
     run = _Runs(device, num_classes, in_channels)
     fast, plain = run.time(sides[0], _FAST), run.time(sides[0], "32-true")
-    precision = _FAST if fast.step < plain.step else "32-true"
-    timings: list[Timing] = []
-    for side in show_progress(sides, "timing steps", len(sides)):
+    precision, smallest = (_FAST, fast) if fast.step < plain.step else ("32-true", plain)
+    timings = [smallest]
+    for side in show_progress(sides[1:], "timing steps", len(sides) - 1):
+        if timings[-1].step * BATCH > _SLOWEST:
+            break
         try:
             timings.append(run.time(side, precision))
         except torch.OutOfMemoryError:
-            break
-        if timings[-1].step * BATCH > _SLOWEST:
             break
     return Machine(
         device=device,
@@ -250,7 +249,7 @@ def _control_group_memory() -> Sequence[int]:
         return []
 
 
-def as_table(machine: Machine) -> list[tuple[str, Any]]:
+def describe_machine(machine: Machine) -> list[tuple[str, str]]:
     """Return what people may want to know of a machine, in rows."""
     place = machine.name if machine.device == "cuda" else f"{machine.cores} cores"
     return [

@@ -1,15 +1,12 @@
 """Plans with the choices of others, for a comparison: of nnU-Net in two dimensions, and of the original."""
 
 from pathlib import Path
-from typing import Literal
 
 from flexunet_pl.planning.choices import STEADY, put_machine
 from flexunet_pl.planning.data_facts import DataFacts
 from flexunet_pl.planning.machine import Machine
-from flexunet_pl.planning.plan import Plan, clock_time
+from flexunet_pl.planning.plan import Peer, Plan, clock_time
 from flexunet_pl.rgb_map import RgbMap
-
-Peer = Literal["nnunet", "original"]
 
 _LONGEST = 512  # px, of a patch of nnU-Net in two dimensions, at its batch size
 _SMALLEST_FEATURES = 4  # px a side, at which it stops to halve

@@ -1,7 +1,9 @@
 """A plan: a configuration of `flexunet fit`, value by value with its reason."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Peer = Literal["nnunet", "original"]  # whose choices a plan may write down instead
 
 
 @dataclass(frozen=True)

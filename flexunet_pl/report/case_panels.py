@@ -91,10 +91,8 @@ def _draw(run: Run, test: TestRun, name: str) -> NDArray[np.uint8] | None:
     if pair is None or not predicted_file.is_file():
         return None
     model = run.config["model"]
-    channels, neighbours = (
-        int(model.get("in_channels") or 3),
-        int((run.config.get("data") or {}).get("neighbours") or 0),
-    )
+    channels = int(model.get("in_channels") or 3)
+    neighbours = int((run.config.get("data") or {}).get("neighbours") or 0)
     reader = ImageReader((_SIDE, _SIDE), channels, Window.parse(model.get("image_window")), neighbours).alone
     try:
         image, truth, predicted = (

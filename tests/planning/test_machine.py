@@ -3,7 +3,7 @@ import json
 import pytest
 
 from flexunet_pl.common.errors import UserError
-from flexunet_pl.planning.machine import as_table, measure_machine, read_machine
+from flexunet_pl.planning.machine import describe_machine, measure_machine, read_machine
 
 
 def test_timings_are_taken_kept_and_given_back(tmp_path):
@@ -13,7 +13,7 @@ def test_timings_are_taken_kept_and_given_back(tmp_path):
     assert machine.timings[0].memory > 96 * 96 * 16 * 4  # at least one layer's features
     machine.save(tmp_path / "a.json")
     assert read_machine(tmp_path / "a.json") == machine
-    assert dict(as_table(machine))["machine"].endswith("GiB free")
+    assert dict(describe_machine(machine))["machine"].endswith("GiB free")
 
 
 @pytest.mark.parametrize(
