@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -21,9 +21,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 import yaml
+from PIL import Image
 
+from flexunet_pl import FlexUNet
 from flexunet_pl.common.files import written_in_place
+from flexunet_pl.interop.keras.weights import save_keras_weights
+from flexunet_pl.io.images import read_image
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairs import list_pairs
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
@@ -31,7 +36,8 @@ from flexunet_pl.metrics.intervals import bootstrap_mean
 from flexunet_pl.metrics.per_case import measure_case
 from flexunet_pl.rgb_map import RgbMap
 
-PEERS = ("plan", "default", "smp", "dynunet")
+PEERS = ("plan", "default", "smp", "dynunet", "nnunet", "original")
+ELSEWHERE = {"nnunet": "an environment with nnunetv2", "original": ".venv-peer, which make peer makes"}
 NETWORKS = {
     "smp": ("segmentation_models_pytorch.Unet", {"encoder_name": "resnet34", "encoder_weights": None}),
     "dynunet": (
@@ -55,7 +61,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, nargs="+", default=[10.0])
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=["plan", "default", "smp", "dynunet"])
+    for peer, where in ELSEWHERE.items():
+        parser.add_argument(f"--{peer}-python", type=Path, help=f"Python of {where}, for --peers {peer}")
     parser.add_argument("--group-regex", help="finds the patient in a file's name")
     parser.add_argument("--unknown-colors", default="nearest", choices=("error", "background", "nearest"))
     parser.add_argument("--out", type=Path, default=Path("build/fewshot"))
@@ -65,6 +73,9 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Run what is not there yet, and print and draw what is."""
     given = parse()
+    for peer in set(given.peers) & set(ELSEWHERE):
+        if not getattr(given, f"{peer}_python"):
+            raise SystemExit(f"--peers {peer} needs --{peer}-python, the Python of {ELSEWHERE[peer]}")
     rgb_map = RgbMap.parse(yaml.safe_load(given.experiment.read_text())["model"]["rgb_map"])
     folds = make_folds(given, rgb_map)
     runs = list(product(given.minutes, given.seeds, range(given.folds), given.peers))
@@ -109,6 +120,24 @@ def measure(
     """Train, predict and score one of them."""
     shutil.rmtree(place, ignore_errors=True)  # what a program left that was stopped
     place.mkdir(parents=True)
+    if peer in ELSEWHERE:
+        predict = train_elsewhere(given, rgb_map, data, place, peer, minutes, seed)
+    else:
+        predict = train_here(given, rgb_map, data, place, peer, minutes, seed)
+    cases = []
+    for pair in list_pairs(data / "test"):
+        truth = read_mask(pair.mask, rgb_map, given.unknown_colors)
+        group = group_of(pair.image, parse_group_regex(given.group_regex)) or pair.image.stem
+        scores = measure_case(pair.image.stem, group, predict(pair.image), truth, rgb_map.names, None)
+        cases += [asdict(score) for score in scores]
+    with written_in_place(place / "cases.json") as temporary:
+        temporary.write_text(json.dumps(cases, indent=1))
+
+
+def train_here(
+    given: argparse.Namespace, rgb_map: RgbMap, data: Path, place: Path, peer: str, minutes: float, seed: int
+) -> Callable[[Path], np.ndarray]:
+    """Train and predict with flexunet fit and predict; return what reads the mask of an image."""
     config = place / "config.yaml"
     timings = given.out / "timings.json"
     options = ["--timings", timings] if timings.is_file() else []
@@ -123,16 +152,50 @@ def measure(
     (last,) = (place / "runs").rglob("last.ckpt")
     flexunet("predict", "--ckpt_path", last, "--data.predict_dir", data / "test" / "images",
              "--prediction.output_dir", place / "masks", "--prediction.overwrite", "true")  # fmt: skip
-    cases = []
-    for pair in list_pairs(data / "test"):
-        truth = read_mask(pair.mask, rgb_map, given.unknown_colors)
-        predicted = read_mask(place / "masks" / f"{pair.image.stem}.png", rgb_map)
-        group = group_of(pair.image, parse_group_regex(given.group_regex)) or pair.image.stem
-        scores = measure_case(pair.image.stem, group, predicted, truth, rgb_map.names, None)
-        cases += [asdict(score) for score in scores]
     last.unlink()
-    with written_in_place(place / "cases.json") as temporary:
-        temporary.write_text(json.dumps(cases, indent=1))
+    return lambda image: read_mask(place / "masks" / f"{image.stem}.png", rgb_map)
+
+
+def train_elsewhere(
+    given: argparse.Namespace, rgb_map: RgbMap, data: Path, place: Path, peer: str, minutes: float, seed: int
+) -> Callable[[Path], np.ndarray]:
+    """Write the images as nnU-Net wants them, and have another program train and predict."""
+    pairs = {name: list_pairs(data / name) for name in ("train", "test")}
+    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (place / name).mkdir()
+    images = {pair.image: read_image(pair.image) for pair in pairs["train"] + pairs["test"]}
+    grey = all((image == image[..., :1]).all() for image in images.values())
+    numbers = {}
+    for letters, of in (("Tr", pairs["train"]), ("Ts", pairs["test"])):
+        for number, pair in enumerate(of):
+            numbers[pair.image] = f"{letters}_{number:04}"
+            picture = images[pair.image][..., 0] if grey and peer == "nnunet" else images[pair.image]
+            Image.fromarray(picture).save(place / f"images{letters}" / f"{numbers[pair.image]}_0000.png")
+    for pair in pairs["train"]:
+        mask = read_mask(pair.mask, rgb_map, given.unknown_colors)
+        Image.fromarray(mask).save(place / "labelsTr" / f"{numbers[pair.image]}.png")
+    (place / "labels.json").write_text(json.dumps({name: index for index, name in enumerate(rgb_map.names)}))
+    if peer == "original":
+        write_original(given, rgb_map, place, seed)
+    python = getattr(given, f"{peer}_python")
+    run(python.absolute(), Path(__file__).with_name("peers") / f"{peer}.py", place, minutes, seed)
+    return lambda image: np.asarray(Image.open(place / "labelsTs" / f"{numbers[image]}.png"))
+
+
+def write_original(given: argparse.Namespace, rgb_map: RgbMap, place: Path, seed: int) -> None:
+    """Write the experiment's network as the original would begin with it, and how it trains."""
+    config = yaml.safe_load(given.experiment.read_text())
+    torch.manual_seed(seed)
+    network = FlexUNet(3, len(rgb_map), **config["model"].get("network", {}).get("init_args", {}))
+    save_keras_weights(network, place / "network.keras", (512, 512))
+    (place / "training.json").write_text(
+        json.dumps(
+            {
+                "learning_rate": config["model"]["optimizer"]["init_args"]["lr"],
+                "clipvalue": config.get("trainer", {}).get("gradient_clip_val", 0.4),
+            }
+        )
+    )
 
 
 def as_peer(plan: dict[str, Any], peer: str, rgb_map: RgbMap) -> dict[str, Any]:
@@ -154,10 +217,14 @@ def as_peer(plan: dict[str, Any], peer: str, rgb_map: RgbMap) -> dict[str, Any]:
 
 def flexunet(*words: object) -> None:
     """Run a command line in a process of its own."""
-    command = [sys.executable, "-m", "flexunet_pl", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - our own program
+    run(sys.executable, "-m", "flexunet_pl", *words)
+
+
+def run(*words: object) -> None:
+    """Run a program, and end with what it says where it fails."""
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True)  # noqa: S603 - our own programs
     if done.returncode:
-        raise SystemExit(f"flexunet {' '.join(map(str, words))}\n{done.stderr}")
+        raise SystemExit(f"{' '.join(map(str, words))}\n{done.stderr}")
 
 
 def report(given: argparse.Namespace, rgb_map: RgbMap) -> None:

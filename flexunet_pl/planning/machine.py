@@ -20,6 +20,7 @@ from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.planning.network import BATCH, SIDES, levels_for, network_arguments
 
 _STEPS = 3  # of which the fastest counts, behind one that warms up: other programs only ever slow a step down
+_LONG_ENOUGH = 4.0  # s; slow steps tell enough without being repeated
 _SLOWEST = 10.0  # s a step: larger images than those cannot be what a plan of minutes needs
 _GIGABYTE = 2**30
 _FORMAT = 1
@@ -187,8 +188,8 @@ class _Runs:
         return Timing(side, round(seconds / BATCH, 6), round(forward / BATCH, 6), sum(kept) // BATCH)
 
     def _seconds(self, work: Callable[[], object]) -> float:
-        seconds = []
-        for _ in range(_STEPS):
+        seconds: list[float] = []
+        while len(seconds) < _STEPS and sum(seconds) < _LONG_ENOUGH:
             self._wait()
             began = time.perf_counter()
             work()
