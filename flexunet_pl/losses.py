@@ -1,13 +1,13 @@
 """Losses for class indices: logits ``(N, K, H, W)`` and mask ``(N, H, W)`` int64 in, a scalar out.
 
 ``torch.nn.CrossEntropyLoss`` and the multiclass losses of ``segmentation_models_pytorch`` fit as they are; those of
-monai want the mask with a channel axis and options set, which is what these classes do.
+monai want the mask with a channel axis and options set, which is what these classes do. monai is imported where it is
+used: it takes seconds.
 """
 
 from collections.abc import Sequence
 
 import torch
-from monai import losses as monai_losses
 from torch import nn
 
 from flexunet_pl.common.errors import UserError
@@ -33,7 +33,9 @@ class DiceCELoss(nn.Module):
         pooled: bool = False,
     ) -> None:
         super().__init__()
-        self.loss = monai_losses.DiceCELoss(
+        from monai import losses
+
+        self.loss = losses.DiceCELoss(
             include_background=include_background,
             to_onehot_y=True,
             softmax=True,
@@ -58,7 +60,9 @@ class FocalLoss(nn.Module):
 
     def __init__(self, *, gamma: float = 2.0, include_background: bool = True) -> None:
         super().__init__()
-        self.loss = monai_losses.FocalLoss(
+        from monai import losses
+
+        self.loss = losses.FocalLoss(
             include_background=include_background, to_onehot_y=True, gamma=gamma, use_softmax=True
         )
 
@@ -79,7 +83,9 @@ class TverskyLoss(nn.Module):
 
     def __init__(self, *, alpha: float = 0.3, beta: float = 0.7, include_background: bool = False) -> None:
         super().__init__()
-        self.loss = monai_losses.TverskyLoss(
+        from monai import losses
+
+        self.loss = losses.TverskyLoss(
             include_background=include_background, to_onehot_y=True, softmax=True, alpha=alpha, beta=beta
         )
 
@@ -99,7 +105,9 @@ def weigh_classes(loss: nn.Module, weights: Sequence[float]) -> None:
     Raises:
         UserError: If the loss knows no weights.
     """
-    parts = {id(m): m for m in loss.modules() if isinstance(m, nn.CrossEntropyLoss | monai_losses.FocalLoss)}
+    from monai.losses import FocalLoss as OfMonai
+
+    parts = {id(m): m for m in loss.modules() if isinstance(m, nn.CrossEntropyLoss | OfMonai)}
     if not parts:
         raise UserError(f"model.class_weights: {type(loss).__name__} takes none; leave them out, or use another loss")
     for part in parts.values():

@@ -53,6 +53,14 @@ def _root_stays_clean() -> Iterator[None]:
     assert not left, f"the tests left {sorted(left)} in the repository's root"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What the program keeps for next time does not come from this user's last time, and does not stay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     random.seed(137)

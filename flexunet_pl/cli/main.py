@@ -10,6 +10,7 @@ from importlib import import_module
 from flexunet_pl import __version__
 from flexunet_pl.cli.exit_status import end_of_thread, exit_status, one_line
 from flexunet_pl.cli.function_parser import run_function
+from flexunet_pl.cli.startup import shorten_start
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
 
@@ -82,6 +83,7 @@ def main(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     threading.excepthook = end_of_thread
+    shorten_start()
     try:
         return _dispatch(words)
     except SystemExit as leaving:  # --help and --print_config; and Lightning, after an interrupt outside of training
@@ -104,10 +106,23 @@ def _dispatch(words: list[str]) -> int:
         sys.stdout.write(f"flexunet {__version__}\n")
         return 0
     name, *rest = words
+    if name == "--completion":
+        from flexunet_pl.cli.completion import completion
+
+        shell = rest[0] if rest else ""
+        sys.stdout.write(completion(shell, {verb: VERBS[verb].summary for verb in VERBS}, _help_page))
+        return 0
     if name not in VERBS:
         close = difflib.get_close_matches(name, VERBS, n=1)
         hint = f"did you mean `{close[0]}`?" if close else "`flexunet --help` lists the verbs"
         raise UserError(f"there is no verb `{name}`; {hint}")
+    if rest in (["-h"], ["--help"]):
+        sys.stdout.write(_help_page(name))
+        return 0
+    return _run(name, rest)
+
+
+def _run(name: str, rest: list[str]) -> int:
     trusted = _take_option(rest, "--trust")
     if VERBS[name].function is None:
         from flexunet_pl.cli.lightning import run
@@ -116,6 +131,12 @@ def _dispatch(words: list[str]) -> int:
     module, _, function = str(VERBS[name].function).partition(":")
     status = run_function(getattr(import_module(module), function), name, rest)
     return status if isinstance(status, int) else 0
+
+
+def _help_page(name: str) -> str:
+    from flexunet_pl.cli.help_pages import help_page
+
+    return help_page(name, lambda: _run(name, ["--help"]))
 
 
 def _help() -> str:
@@ -127,7 +148,8 @@ def _help() -> str:
         "options of every verb:\n"
         "  --help           explain the verb\n"
         "  --debug          show the stack trace of an error\n"
-        "  --trust PACKAGE  let class paths name that package; repeatable\n"
+        "  --trust PACKAGE  let class paths name that package; repeatable\n\n"
+        "completion in the shell: flexunet --completion bash|zsh|fish\n"
     )
 
 

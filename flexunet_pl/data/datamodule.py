@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.processes import count_cores
+from flexunet_pl.data.augmentation import Transform, make_preset
 from flexunet_pl.data.batch import Batch
 from flexunet_pl.data.dataset import SegmentationDataset, collate
 from flexunet_pl.data.foreground import find_foreground
@@ -19,7 +20,6 @@ from flexunet_pl.data.patches import PatchCutter
 from flexunet_pl.data.predicting import PredictingDataModule
 from flexunet_pl.data.sampler import EpochSampler
 from flexunet_pl.data.splits import check_numbers, list_split, split_folder
-from flexunet_pl.data.transforms import PRESETS, Transform
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.neighbours import check_numbered
@@ -123,9 +123,7 @@ class SegmentationDataModule(PredictingDataModule):
         self.batch_size = batch_size  # which `BatchSizeFinder` sets
         self.num_workers = min(4, count_cores() // 2) if num_workers is None else num_workers
         self.start_method = start_method
-        self.train_transform: Transform | None = (
-            PRESETS[train_transform]() if isinstance(train_transform, str) else train_transform
-        )
+        self.train_transform = train_transform
         self.seed = seed
         self.predict_dir = predict_dir
         self.cache = cache
@@ -204,6 +202,10 @@ class SegmentationDataModule(PredictingDataModule):
         masks = [pair.mask for pair in self.pairs["train"]]
         return find_foreground(masks, self.rgb_map, self.unknown_colors) if self.foreground_share is not None else None
 
+    def _transform(self) -> Transform | None:
+        named = self.train_transform
+        return make_preset(named) if isinstance(named, str) else named
+
     def _dataset(self, split: str) -> SegmentationDataset:
         train = split == "train"
         share = self.foreground_share if self.foreground_share is not None else _AROUND_FOREGROUND
@@ -211,7 +213,7 @@ class SegmentationDataModule(PredictingDataModule):
             self.pairs[split],
             self.rgb_map,
             self.reader,
-            self.train_transform if train else None,
+            self._transform() if train else None,
             self.seed,
             unknown=self.unknown_colors,
             at_own_size=self.patches,

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from flexunet_pl.common.errors import DataError, UserError
+from flexunet_pl.data.augmentation import Transform
 from flexunet_pl.data.batch import Batch
 from flexunet_pl.data.cache import Cache
 from flexunet_pl.data.cutmix import paste_box
 from flexunet_pl.data.patches import PatchCutter
 from flexunet_pl.data.sampler import SampleKey
-from flexunet_pl.data.transforms import Transform
 from flexunet_pl.io.images import ImageReader, resize_image
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, resize_mask

@@ -1,6 +1,6 @@
-"""Augmentation: what a transform is, and the defaults for CT slices."""
+"""Augmentation for CT slices, made of albumentations."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import albumentations
 import cv2
@@ -9,22 +9,6 @@ from albumentations.augmentations.geometric.distortion import BaseDistortion
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from numpy.typing import NDArray
 from pydantic import Field
-
-
-class Transform(Protocol):
-    """What turns an image and its mask into others of the same kind; any albumentations pipeline is one."""
-
-    def __call__(self, *, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> dict[str, Any]:
-        """Transform image and mask alike.
-
-        Args:
-            image: Shape ``(H, W, C)``, uint8.
-            mask: Class indices, shape ``(H, W)``, uint8.
-
-        Returns:
-            ``image`` and ``mask`` of the same shapes and types.
-        """
-        ...
 
 
 class CTAugmentation(albumentations.Compose):
@@ -183,6 +167,3 @@ class StrongCTAugmentation(albumentations.Compose):
                 albumentations.GaussNoise(std_range=(0.0, 0.06), per_channel=False, p=p),
             ]
         )
-
-
-PRESETS = {"ct_light": CTAugmentation, "ct_strong": StrongCTAugmentation}

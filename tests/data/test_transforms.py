@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from flexunet_pl.data.transforms import PRESETS, RadialDistortion, SmoothDistortion
+from flexunet_pl.data.augmentation import PRESETS, make_preset
+from flexunet_pl.data.transforms import RadialDistortion, SmoothDistortion
 from flexunet_pl.interop.config.convert import convert_config
 from flexunet_pl.prepare.phantom import draw_slice
 
@@ -75,7 +76,7 @@ def test_the_same_seed_gives_the_same_result(pair, transform):
 def test_presets_change_images_keep_classes_and_never_mirror(name):
     image, index = draw_slice(3, 0.6, 96, 137)
     image = np.repeat(image[..., None], 3, axis=2)
-    transform = PRESETS[name]()
+    transform = make_preset(name)
     transform.set_random_seed(1)
     results = [transform(image=image, mask=index) for _ in range(40)]
     assert all(set(np.unique(r["mask"])) <= set(np.unique(index)) for r in results)
