@@ -31,6 +31,11 @@ elif kind.startswith("torch"):
     from pathlib import Path
     torch.set_num_threads(threads)
     model, pixels = read_source(Path(path)).deployed(probabilities=True), torch.tensor(image)
+    if "fast" in kind:  # as `flexunet predict` does
+        from flexunet_pl.models.convolution_choice import ConvolutionTimings
+        from flexunet_pl.models.fast_convolution import use_fast_convolutions
+        model = model.to(memory_format=torch.channels_last)
+        use_fast_convolutions(model, ConvolutionTimings().choose(model, pixels, training=False))
     def run():
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled="bf16" in kind):
             model(pixels)
@@ -110,7 +115,7 @@ def write_models(checkpoint: Path, place: Path) -> tuple[dict[str, Path], tuple[
     images = [generator.integers(0, 256, (*source.image_size, 3), dtype=np.uint8) for _ in range(2)]
     write_onnx(source, place / "fp32.onnx", probabilities=True)
     write_int8(place / "fp32.onnx", place / "int8.onnx", images, images[:1], source.rgb_map.names, 1.0)
-    models = {"torch fp32": checkpoint, "torch bf16": checkpoint}
+    models = dict.fromkeys(("torch fp32", "torch fp32 fast", "torch bf16"), checkpoint)
     if PEER.exists():
         save_keras_weights(source.network, place / "twin.keras", source.image_size)
         models = {"keras": place / "twin.keras"} | models

@@ -3,6 +3,7 @@
 from flexunet_pl.callbacks.case_scores import CaseScores
 from flexunet_pl.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from flexunet_pl.callbacks.epoch_change import EpochChangeInference
+from flexunet_pl.callbacks.fast_convolutions import FastConvolutions
 from flexunet_pl.callbacks.finite_loss import FiniteLoss
 from flexunet_pl.callbacks.history import HistoryCurves
 from flexunet_pl.callbacks.interrupt import GracefulStop
@@ -16,6 +17,7 @@ __all__ = [
     "BestCheckpoint",
     "CaseScores",
     "EpochChangeInference",
+    "FastConvolutions",
     "FiniteLoss",
     "GracefulStop",
     "HistoryCurves",

@@ -10,6 +10,7 @@ from flexunet_pl.callbacks import (
     BestCheckpoint,
     CaseScores,
     EpochChangeInference,
+    FastConvolutions,
     FiniteLoss,
     GracefulStop,
     HistoryCurves,
@@ -56,6 +57,7 @@ CALLBACKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     # not strict: the last epoch may end before its validation; that there is such a score is checked at the start
     "early_stopping": (EarlyStopping, {"monitor": "val/loss", "patience": 10, "strict": False}),
     "finite_loss": (FiniteLoss, {}),
+    "fast_convolutions": (FastConvolutions, {}),
     "epoch_change": (EpochChangeInference, {}),
     "stop_file": (StopFile, {}),
     "scores": (CaseScores, {}),
