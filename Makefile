@@ -17,10 +17,10 @@ setup: $(READY) ## make the environment, with uv where it is installed, else wit
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-		VIRTUAL_ENV=$(VENV) uv pip install --quiet --constraint constraints.txt --editable '.[bands,keras,volumes,dicom,openvino]' --group dev; \
+		VIRTUAL_ENV=$(VENV) uv pip install --quiet --constraint constraints.txt --editable '.[train,bands,keras,volumes,dicom,openvino]' --group dev; \
 	else \
 		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bands,keras,volumes,dicom]' --group dev; \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,bands,keras,volumes,dicom]' --group dev; \
 	fi
 	@touch $(READY)
 

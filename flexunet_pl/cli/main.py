@@ -69,6 +69,13 @@ VERBS = {
 }
 
 
+# what the extra `train` brings, by the names under which it is imported
+_OF_TRAINING = {
+    "albumentations", "cv2", "lightning", "monai", "onnx", "onnxruntime", "onnxscript", "segmentation_models_pytorch",
+    "tensorboard", "torch", "torchmetrics", "torchvision",
+}  # fmt: skip
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line.
 
@@ -124,12 +131,18 @@ def _dispatch(words: list[str]) -> int:
 
 def _run(name: str, rest: list[str]) -> int:
     trusted = _take_option(rest, "--trust")
-    if VERBS[name].function is None:
-        from flexunet_pl.cli.lightning import run
+    try:
+        if VERBS[name].function is None:
+            from flexunet_pl.cli.lightning import run
 
-        return run(name, rest, trusted)
-    module, _, function = str(VERBS[name].function).partition(":")
-    status = run_function(getattr(import_module(module), function), name, rest)
+            return run(name, rest, trusted)
+        module, _, function = str(VERBS[name].function).partition(":")
+        status = run_function(getattr(import_module(module), function), name, rest)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _OF_TRAINING:
+            raise
+        raise UserError(f"{name} needs {package}, which is not installed: pip install 'flexunet-pl[train]'") from error
     return status if isinstance(status, int) else 0
 
 
