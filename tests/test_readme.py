@@ -123,7 +123,7 @@ def test_the_commands_of_the_readme_work(workspace, my_data, flexunet):
 def test_the_other_commands_are_known_ones():
     others = {c for c in COMMANDS if not c.startswith("flexunet ")}
     installs = {
-        "pip install .",
+        "pip install '.[train]'",
         "pip install '.[keras]'",
         "pip install '.[volumes]'",
         "pip install '.[volumes,dicom]'",

@@ -174,8 +174,9 @@ def test_clients_that_hang_up_hold_no_place(served):
 
 
 @pytest.mark.case("service")
-def test_many_clients_are_served_and_too_many_are_sent_away(exported):
-    process, port = start(exported, "--max-requests", "4")
+@pytest.mark.parametrize("limit", [("--max-requests", "4"), ("--max-wait", "0.02")])
+def test_many_clients_are_served_and_too_many_are_sent_away(exported, limit):
+    process, port = start(exported, *limit)
     try:
         body = png(noise(300, 300, 3))
         with ThreadPoolExecutor(16) as pool:
@@ -267,6 +268,19 @@ def test_what_waits_goes_together_where_sizes_agree(slow, runtime):
 
     assert all(np.array_equal(one, other) for one, other in asyncio.run(run()))
     assert sizes == [3, 1, 2]
+
+
+def test_a_request_is_accepted_where_its_answer_will_come_in_time(slow):
+    service_of, model, limits = slow
+    service = service_of(model, limits(wait_s=1.0))
+    for inside, pace, why in ((0, 9.0, ""), (1, 0.5, ""), (2, 0.5, "too many requests wait already"), (9, 0.0, "")):
+        service._inside, service._batcher._small.pace = inside, pace
+        assert service._why_not() == why
+    service._inside = 0
+    body = {"type": "http.request", "body": png(noise(20, 20, 3)), "more_body": False}
+    before = service._batcher.pace
+    assert talk(service, [body]) == 200
+    assert 0 < service._batcher.pace != before
 
 
 def test_an_engine_that_fails_is_said_to_and_the_next_is_served(slow):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +31,10 @@ class Limits:
         decode_s: Seconds in which it must be decoded.
         pixels: Of an image; and of all large images that are decoded or predicted at a time.
         side: Height and width of an image, at most.
-        requests: That have come, and wait or are predicted at a time, a quarter of them with large images; more are
-            sent away with 503.
+        wait_s: Seconds in which what is accepted should be answered, large images aside; where those before it would
+            take longer, a request is sent away with 503. One that finds nobody before it is always accepted.
+        requests: That have come, and wait or are predicted at a time; more are sent away too.
+        large: Of them with large images, at most.
         batch: Images of one size that are predicted at once.
         connections: At a time, those that say nothing included; more are closed.
         of_address: Connections of one address at a time.
@@ -44,7 +47,9 @@ class Limits:
     decode_s: float = 5.0
     pixels: int = 4_200_000  # 2048x2048
     side: int = 10_000
-    requests: int = 20
+    wait_s: float = 2.0
+    requests: int = 100
+    large: int = 5
     batch: int = 4
     connections: int = 500
     of_address: int = 250
@@ -64,6 +69,9 @@ class Answer:
     probabilities: NDArray[np.float32] | None
 
 
+_NEWEST = 0.2  # weight of the last batch in the pace
+
+
 class Batcher:
     """Predicts in two lanes: large images take seconds, in which small ones must not wait for them.
 
@@ -76,6 +84,11 @@ class Batcher:
         self._small = _Lane(lambda: model, limits)
         self._large = _Lane(model.on_one_thread, limits, nice=_NICE)
         self.sizes: Callable[[int], None] = lambda size: None  # is told how many went together
+
+    @property
+    def pace(self) -> float:
+        """Seconds that an image has lately taken, large ones aside; 0 before the first."""
+        return self._small.pace
 
     async def predict(self, image: NDArray[np.uint8]) -> Answer:
         """Return what the model makes of an image, shape ``(H, W, 3)``, uint8."""
@@ -99,6 +112,7 @@ class _Lane:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict", initializer=partial(_be_nice, nice))
         self._task: asyncio.Task[None] | None = None
         self._sizes: Callable[[int], None] = lambda size: None
+        self.pace = 0.0  # seconds an image, over the last few batches
 
     async def predict(self, image: NDArray[np.uint8], sizes: Callable[[int], None]) -> Answer:
         """Return what the model makes of an image, and tell how many went together."""
@@ -110,6 +124,7 @@ class _Lane:
         return await future
 
     async def _work(self) -> None:
+        began = time.perf_counter()
         while batch := self._next():
             images = np.stack([image for image, _ in batch])
             try:
@@ -120,6 +135,9 @@ class _Lane:
                         future.set_exception(error)
                 continue
             self._sizes(len(batch))
+            began, before = time.perf_counter(), began  # what the house does between two batches is part of their pace
+            seconds = (began - before) / len(batch)
+            self.pace = seconds if not self.pace else self.pace + _NEWEST * (seconds - self.pace)
             found = outputs.get("probabilities")
             for i, (_, future) in enumerate(batch):
                 if not future.done():

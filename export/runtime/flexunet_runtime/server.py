@@ -108,7 +108,11 @@ def main() -> int:
     parser.add_argument("--max-body-mb", type=float, default=limits.body_bytes / 1e6, help="(default: 20)")
     parser.add_argument("--max-megapixels", type=float, default=limits.pixels / 1e6, help="of an image (default: 4.2)")
     parser.add_argument("--max-side", type=int, default=limits.side, help="of an image, in pixels (default: 10000)")
-    parser.add_argument("--max-requests", type=int, default=limits.requests, help="at a time; then 503 (default: 20)")
+    parser.add_argument(
+        "--max-wait", type=float, default=limits.wait_s, metavar="SECONDS",
+        help="in which what is accepted should be answered; then 503 (default: 2)",
+    )  # fmt: skip
+    parser.add_argument("--max-requests", type=int, default=limits.requests, help="at a time; then 503 (default: 100)")
     parser.add_argument("--max-connections", type=int, default=limits.connections, help="at a time (default: 500)")
     parser.add_argument(
         "--max-connections-of-address", type=int, default=limits.of_address,
@@ -119,7 +123,7 @@ def main() -> int:
     given = parser.parse_args()
     chosen = replace(
         limits, body_bytes=int(given.max_body_mb * 1e6), pixels=int(given.max_megapixels * 1e6), side=given.max_side,
-        requests=given.max_requests, batch=given.batch, connections=given.max_connections,
+        wait_s=given.max_wait, requests=given.max_requests, batch=given.batch, connections=given.max_connections,
         of_address=given.max_connections_of_address,
     )  # fmt: skip
     if min(vars(chosen).values()) <= 0:

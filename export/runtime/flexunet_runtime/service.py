@@ -63,6 +63,9 @@ class Service:
         Gauge("flexunet_inside", "Requests that are read, wait or are predicted", registry=registry).set_function(
             lambda: self._inside
         )
+        Gauge("flexunet_image_seconds", "Seconds that an image has lately taken", registry=registry).set_function(
+            lambda: self._batcher.pace
+        )
         self._batcher.sizes = self._batches.observe
 
     def app(self) -> Starlette:
@@ -96,8 +99,7 @@ class Service:
 
         async def endpoint(request: Request) -> Response:
             content = await self._body(request)  # those whose body does not come take no place of others
-            if self.leaving or self._inside >= self.limits.requests:
-                why = "the service is about to end" if self.leaving else "too many requests wait already"
+            if why := self._why_not():
                 raise HTTPException(503, f"{why}; try again", {"Retry-After": "1"})
             self._inside += 1
             began = time.perf_counter()
@@ -111,6 +113,16 @@ class Service:
 
         return endpoint
 
+    def _why_not(self) -> str:
+        """Return why one more request is not accepted; nothing where it is."""
+        before = self._inside - self._large
+        if self.leaving:
+            return "the service is about to end"
+        expected = (before + 1) * self._batcher.pace
+        if self._inside >= self.limits.requests or (before and expected > self.limits.wait_s):
+            return "too many requests wait already"
+        return ""
+
     async def _answer(
         self, request: Request, content: bytes, make: Callable[[NDArray[np.uint8], Answer], Response]
     ) -> Response:
@@ -121,7 +133,7 @@ class Service:
             if image.size:
                 return await self._predict(request, image, make)
             # a large one takes many times its pixels, in floats by class: it waits for its turn, and not too many do
-            if self._large >= max(1, self.limits.requests // 4):
+            if self._large >= self.limits.large:
                 raise HTTPException(503, "too many large images wait already; try again", {"Retry-After": "1"})
             self._large += 1
             try:
