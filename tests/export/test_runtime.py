@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from flexunet_pl.cli.main import main
+from flexunet_runtime import choice
 from flexunet_runtime.images import decode_image, read_image
 from tests.dicom import picture, write_object
 from tests.export.conftest import RUNTIME, noise
@@ -136,3 +137,21 @@ def test_the_window_of_the_volumes_that_were_trained_on_is_that_of_the_runtime(t
     command += ["--data.num_workers", "0", "--prediction.output_dir", str(tmp_path / "theirs")]
     assert main(command) == 0
     assert (tmp_path / "theirs" / "a.png").read_bytes() == (tmp_path / "out" / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize("fastest", ["onnxruntime", "openvino"])
+def test_the_fastest_engine_is_taken_and_named(exported, capsys, monkeypatch, fastest):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(choice, "_seconds", lambda model: 0.25 if model._options[0] == fastest else 0.5)
+    model = choice.open_model("flexunet_server", exported, "auto", 1, "f32")
+    assert model._options[0] == fastest
+    said = capsys.readouterr().err
+    assert said.startswith(f"flexunet_server: engine {fastest} (")
+    assert f"{fastest} 0.250 s an image" in said
+    assert "0.500 s an image" in said
+
+
+def test_an_engine_that_is_not_installed_is_not_tried(exported, capsys, monkeypatch):
+    monkeypatch.setattr(choice, "find_spec", lambda name: name if name == "onnxruntime" else None)
+    assert choice.open_model("flexunet_runtime", exported, "auto", 1, "f32")._options[0] == "onnxruntime"
+    assert "openvino" not in capsys.readouterr().err

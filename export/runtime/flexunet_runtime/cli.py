@@ -6,10 +6,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from flexunet_runtime.choice import add_engine_options, open_model
 from flexunet_runtime.console import say
-from flexunet_runtime.engines import ENGINES
 from flexunet_runtime.errors import UserError
-from flexunet_runtime.model import Model
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -27,9 +26,7 @@ def main() -> int:
     parser.add_argument("out", help="folder for the masks, palette PNGs; one that was begun is gone on with")
     parser.add_argument("--tiled", action="store_true", help="predict larger images in tiles, at their own resolution")
     parser.add_argument("--overwrite", action="store_true", help="write to a folder that is not empty, and all anew")
-    parser.add_argument("--engine", default="onnxruntime", choices=ENGINES)
-    parser.add_argument("--precision", default="f32", choices=("f32", "bf16"), help="of OpenVINO")
-    parser.add_argument("--threads", type=int, help="by default those of the machine")
+    add_engine_options(parser)
     parser.add_argument("--debug", action="store_true", help="show where in the program an error arose")
     given = parser.parse_args()
     return explained_status("flexunet_runtime", lambda: _predict(given), debug=given.debug)
@@ -74,7 +71,7 @@ def _verdict(error: Exception) -> tuple[int, str]:
 def _predict(given: argparse.Namespace) -> int:
     if not Path(given.images).exists():
         raise UserError(f"{given.images}: no such folder or image")
-    model = Model(given.model, given.engine, given.threads, given.precision)
+    model = open_model("flexunet_runtime", given.model, given.engine, given.threads, given.precision)
     written = failed = 0
     for _, problem in model.predict_folder(given.images, given.out, tiled=given.tiled, overwrite=given.overwrite):
         if problem:

@@ -18,12 +18,11 @@ import numpy as np
 import uvicorn
 
 from flexunet_runtime.batching import Limits
+from flexunet_runtime.choice import add_engine_options, open_model
 from flexunet_runtime.cli import explained_status
 from flexunet_runtime.connections import FewLines, KnownHosts, limited_protocol
 from flexunet_runtime.console import say
-from flexunet_runtime.engines import ENGINES
 from flexunet_runtime.errors import UserError
-from flexunet_runtime.model import Model
 from flexunet_runtime.service import Service
 
 _GRACE_S = 7  # seconds for what is in flight when the service is to end
@@ -102,9 +101,7 @@ def main() -> int:
         "--allowed-hosts", nargs="+", default=(), metavar="NAME",
         help="names of this host that requests may bear, beside addresses and localhost",
     )  # fmt: skip
-    parser.add_argument("--engine", default="onnxruntime", choices=ENGINES)
-    parser.add_argument("--precision", default="f32", choices=("f32", "bf16"), help="of OpenVINO")
-    parser.add_argument("--threads", type=int, help="of a prediction; by default those of the machine")
+    add_engine_options(parser)
     parser.add_argument("--max-body-mb", type=float, default=limits.body_bytes / 1e6, help="(default: 20)")
     parser.add_argument("--max-megapixels", type=float, default=limits.pixels / 1e6, help="of an image (default: 4.2)")
     parser.add_argument("--max-side", type=int, default=limits.side, help="of an image, in pixels (default: 10000)")
@@ -136,7 +133,7 @@ def main() -> int:
 
 
 def _serve(given: argparse.Namespace, limits: Limits) -> int:
-    model = Model(given.model, given.engine, given.threads, given.precision)
+    model = open_model("flexunet_server", given.model, given.engine, given.threads, given.precision)
     model.predict(np.zeros((*(model.fixed_size or model.image_size), 3), np.uint8))  # the first one is slow
     try:
         serve(Service(model, limits), given.host, given.port, given.allowed_hosts)
