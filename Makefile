@@ -50,6 +50,8 @@ demo: $(READY) ## draw phantoms, train, test, report, export, predict: about two
 	$(BIN)/flexunet demo --out $(DEMO) --overwrite
 
 bench: $(READY) ## measure what the project claims to be fast
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/decode_mask.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/check.py
