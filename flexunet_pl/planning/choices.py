@@ -48,9 +48,11 @@ def make_plan(root: Path, rgb_map: RgbMap, data: DataFacts, machine: Machine, mi
     plan.put("seed_everything", 137)
     seen = seconds / per_image
     times = seen / data.images["train"]
-    _put_model(plan, rgb_map, data, size, seen)
-    _put_training(plan, data, times, levels_for(size))
-    _put_data(plan, root, data, machine, size, max(1, round(epoch / per_image / BATCH)) * BATCH, times)
+    few = times >= _OFTEN
+    _put_model(plan, rgb_map, data, size, seen, few=few)
+    _put_training(plan, data, levels_for(size), few=few)
+    _put_data(plan, root, data, machine, size, max(1, round(epoch / per_image / BATCH)) * BATCH)
+    _put_augmentation(plan, times, few=few)
     _put_trainer(plan, machine, seconds, minutes)
     plan.expected = Expected(
         steps=int(seconds * (1 - _share_of_validation(data, timing, epoch)) / per_image / BATCH),
@@ -143,7 +145,7 @@ def _share_of_validation(data: DataFacts, timing: Timing, epoch: float) -> float
     return validation / (validation + epoch)
 
 
-def _put_model(plan: Plan, rgb_map: RgbMap, data: DataFacts, size: tuple[int, int], seen: float) -> None:
+def _put_model(plan: Plan, rgb_map: RgbMap, data: DataFacts, size: tuple[int, int], seen: float, *, few: bool) -> None:
     levels = levels_for(size)
     native = "x".join(map(str, data.size))
     shrunk, smallest = _smallest(data, size)
@@ -159,7 +161,6 @@ def _put_model(plan: Plan, rgb_map: RgbMap, data: DataFacts, size: tuple[int, in
     plan.put("model.in_channels", channels, "all images are grey" if data.is_grey else "some images have colours")
     network = "model.network.init_args"
     plan.put("model.network.class_path", "flexunet_pl.models.FlexUNet")
-    few = seen / data.images["train"] >= _OFTEN
     arguments = network_arguments(levels, normalization=not few)
     why = {
         "base_filters": "wider networks see fewer images in the time",
@@ -174,7 +175,7 @@ def _put_model(plan: Plan, rgb_map: RgbMap, data: DataFacts, size: tuple[int, in
         plan.put(f"{network}.{name}", value, why[name])
 
 
-def _put_training(plan: Plan, data: DataFacts, times: float, levels: int) -> None:
+def _put_training(plan: Plan, data: DataFacts, levels: int, *, few: bool) -> None:
     plan.put(
         "model.deep_supervision", min(3, levels - 2), "the coarser levels are trained directly; they learn sooner so"
     )
@@ -186,7 +187,6 @@ def _put_training(plan: Plan, data: DataFacts, times: float, levels: int) -> Non
         f"{', '.join(absent)} not in every image: Dice is that of the batch" if absent else "Dice of the batch",
     )
     plan.put("model.optimizer.class_path", "torch.optim.Adam")
-    few = times >= _OFTEN
     plan.put(
         "model.optimizer.init_args", {"lr": 1e-3 if few else 2e-3}, "minutes, not days" + ("" if few else "; norm")
     )
@@ -194,9 +194,7 @@ def _put_training(plan: Plan, data: DataFacts, times: float, levels: int) -> Non
     plan.put("model.scheduler.init_args", {"warmup_steps": 50, "decay": 0.3}, "the rate ends at 0 when the time does")
 
 
-def _put_data(
-    plan: Plan, root: Path, data: DataFacts, machine: Machine, size: tuple[int, int], samples: int, times: float
-) -> None:
+def _put_data(plan: Plan, root: Path, data: DataFacts, machine: Machine, size: tuple[int, int], samples: int) -> None:
     plan.put("data.root", str(root))
     plan.put("data.batch_size", BATCH, "few images a step, many steps")
     plan.put(
@@ -204,14 +202,6 @@ def _put_data(
         samples,
         f"an epoch is what ends with a validation; there are {data.images['train']} images",
     )
-    few = times >= _OFTEN
-    name = "StrongCTAugmentation" if few else "CTAugmentation"
-    plan.put(
-        "data.train_transform.class_path",
-        f"flexunet_pl.data.transforms.{name}",
-        f"each image is seen {times:.0f} times: {'strong' if few else 'light'}",
-    )
-    plan.put("data.train_transform.init_args", {"horizontal_flip": 0.0}, "0.5 where left and right mean the same")
     if data.without_foreground and data.without_foreground > data.read / 2:
         plan.put(
             "data.foreground_share", 0.5, f"{data.without_foreground} of {data.read} images show the background alone"
@@ -223,6 +213,16 @@ def _put_data(
         plan.put("data.cache", "ram", f"decoded images take {needed / 2**20:.0f} MiB")
     else:
         plan.put("data.cache", "disk", f"decoded images take {needed / 2**30:.1f} GiB, more than memory has to spare")
+
+
+def _put_augmentation(plan: Plan, times: float, *, few: bool) -> None:
+    name = "StrongCTAugmentation" if few else "CTAugmentation"
+    plan.put(
+        "data.train_transform.class_path",
+        f"flexunet_pl.data.transforms.{name}",
+        f"each image is seen {times:.0f} times: {'strong' if few else 'light'}",
+    )
+    plan.put("data.train_transform.init_args", {"horizontal_flip": 0.0}, "0.5 where left and right mean the same")
 
 
 def _put_trainer(plan: Plan, machine: Machine, seconds: float, minutes: float) -> None:
