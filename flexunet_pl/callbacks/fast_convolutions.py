@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from flexunet_pl.models.convolution_choice import ConvolutionTimings
+from flexunet_pl.common.errors import ModelFileError
+from flexunet_pl.models.convolution_choice import SIDES, ConvolutionTimings
 from flexunet_pl.models.fast_convolution import Sides, use_fast_convolutions
 from flexunet_pl.task import SegmentationTask
 
@@ -32,9 +33,15 @@ class FastConvolutions(Callback):
         return {"chosen": None if self._chosen is None else {name: list(sides) for name, sides in self._chosen.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what the run began with."""
+        """Take up what the run began with.
+
+        Raises:
+            ModelFileError: If that is nothing that can be chosen.
+        """
         chosen = state_dict["chosen"]
         self._chosen = None if chosen is None else {name: Sides(*sides) for name, sides in chosen.items()}
+        if any(side not in SIDES for sides in (self._chosen or {}).values() for side in sides):
+            raise ModelFileError("the checkpoint's fast_convolutions are none that this program chooses; train anew")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose for training and validation."""

@@ -17,7 +17,7 @@ from flexunet_pl.models.fast_convolution import FastConvolution, Sides, takes_ff
 
 SMALLEST_KERNEL = 7  # smaller ones are faster in the direct way everywhere
 _CANDIDATES = (32, 64, 96)
-_SIDES = (0, *_CANDIDATES)
+SIDES = (0, *_CANDIDATES)  # that can be chosen, px; 0 is the direct way
 _GAIN = 1.15  # what it must be faster by, so that noise decides nothing
 _SHORT = 0.2  # s; what takes less is repeated, and the faster run counts
 
@@ -33,7 +33,7 @@ class ConvolutionTimings:
         self._path = path or _default_path()
         self._known: dict[str, int] = {}
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            self._known = {key: side for key, side in json.loads(self._path.read_text()).items() if side in _SIDES}
+            self._known = {key: side for key, side in json.loads(self._path.read_text()).items() if side in SIDES}
 
     def choose(self, network: nn.Module, image: Tensor, *, training: bool, may_time: bool = True) -> dict[str, Sides]:
         """Choose for the convolutions with large kernels.

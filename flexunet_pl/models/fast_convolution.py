@@ -164,7 +164,7 @@ class FastConvolution:
     def __init__(self, module: nn.Conv2d, sides: Sides) -> None:
         self.module = module
         self.sides = sides
-        self._kept: tuple[int, Tensor] | None = None  # version of the weights, and their transform
+        self._kept: tuple[Tensor, Tensor] | None = None  # the weights as they were, and their transform
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return what the module returns for ``(N, C, H, W)``."""
@@ -180,8 +180,9 @@ class FastConvolution:
         return result if bias is None else result + bias[:, None, None]
 
     def _spectrum(self, weight: Tensor, side: int) -> Tensor:
-        if self._kept is None or self._kept[0] != weight._version:
-            self._kept = (weight._version, weight_spectrum(weight.detach(), side))
+        # their version does not tell: it stays the same where averaged weights are put in their place
+        if self._kept is None or not torch.equal(self._kept[0], weight):
+            self._kept = (weight.detach().clone(), weight_spectrum(weight.detach(), side))
         return self._kept[1]
 
 

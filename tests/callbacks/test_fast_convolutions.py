@@ -6,6 +6,8 @@ import torch
 import yaml
 from PIL import Image
 
+from flexunet_pl.callbacks import FastConvolutions
+from flexunet_pl.common.errors import ModelFileError
 from flexunet_pl.models.fast_convolution import FastConvolution
 
 KERNELS = ["--model.network.init_args.base_kernels", "[9,9]"]
@@ -78,6 +80,12 @@ def test_a_resumed_run_keeps_to_what_it_began_with(workspace, flexunet, always, 
     flexunet("fit", "-c", "c.yaml", *KERNELS, "--ckpt_path", f"parts/{last}")
     whole, parts = _weights(f"whole/{last}"), _weights(f"parts/{last}")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize("sides", [[5, 5], [10**9, 0], ["a", "b"]])
+def test_sides_that_nobody_chose_are_refused(sides):
+    with pytest.raises(ModelFileError, match="fast_convolutions are none"):
+        FastConvolutions().load_state_dict({"chosen": {"network.head": sides}})
 
 
 def test_other_precisions_are_left_alone(workspace, flexunet, always):
