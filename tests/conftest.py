@@ -170,6 +170,11 @@ def shared() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest, so that no process waits for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture
 def count(request):
     """Record how many of a case's repetitions held, for the page; and demand that all did."""

@@ -44,6 +44,7 @@ def test_the_demo_keeps_what_is_there(workspace, mistake):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_reaches_its_scores_on_patients_that_it_has_not_seen(workspace, flexunet, monkeypatch):
     # the plan of an idle machine, and the steps that it has there: what else runs beside a test decides nothing
     timings = [{"side": side, "step": 1.1e-6 * side**2, "forward": 4e-7 * side**2, "memory": 600 * side**2}
