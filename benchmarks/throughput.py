@@ -67,7 +67,7 @@ def fit_ratio(place: Path) -> None:
     )
     data.setup("fit")
     train, valid = list(data.train_dataloader()), list(data.val_dataloader())
-    task = SegmentationTask(PHANTOM_MAP.to_dict(), image_size=(SIDE, SIDE), network=FlexUNet(3, 4, **NETWORK))  # type: ignore[arg-type]
+    task = SegmentationTask(FlexUNet(3, 4, **NETWORK), PHANTOM_MAP.to_dict(), (SIDE, SIDE))  # type: ignore[arg-type]
     network, optimizer = task.network.to(memory_format=torch.channels_last), torch.optim.Adam(task.parameters())
     bare = 0.0
     for epoch in range(3):

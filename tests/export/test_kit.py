@@ -281,5 +281,5 @@ def test_an_error_of_ours_is_one_line_and_status_70(kit, monkeypatch):
     def fails(*_, **__):
         raise KeyError("surprise")
 
-    monkeypatch.setattr(cli, "Model", fails)
+    monkeypatch.setattr(cli, "open_model", fails)
     assert "KeyError: 'surprise'; this is an error of the program" in kit("m.onnx", "in", "out", status=70)
