@@ -84,7 +84,7 @@ def load(port: int, bodies: list[bytes], clients: int, seconds: float) -> tuple[
             counts[response.status] += 1
             (accepted if response.status == 200 else refused).append(took)
             if response.status == 503:
-                time.sleep(0.2)
+                time.sleep(float(response.headers["Retry-After"]))
         return counts, accepted, refused
 
     with ThreadPoolExecutor(clients) as pool:
@@ -163,7 +163,10 @@ def measure(given: argparse.Namespace) -> None:
         counts, accepted, refused = load(server.port, [body], 64, given.seconds)
         late, away = percentile(accepted, 0.95), percentile(refused, 0.95)
         memory = " ".join(f"{n} {b / 1e6:.0f}" for n, b in (("idle", idle), ("peak", server.status("VmHWM"))))
-        print(f"   64 clients: {dict(counts)}, p95 {late:.2f} s, sent away p95 {away:.3f} s, MB {memory}")
+        share = counts[200] / given.seconds / bare
+        print(
+            f"   64 clients: {dict(counts)}, {share:.2f} of bare, p95 {late:.2f} s, sent away {away:.3f} s, MB {memory}"
+        )
         for minute in range(round(given.soak)):
             counts, accepted, _ = load(server.port, [body], 4, 60)
             state = f"{server.status('VmRSS') / 1e6:.1f} MB, {server.descriptors()} descriptors"

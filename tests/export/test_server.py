@@ -273,7 +273,7 @@ def test_what_waits_goes_together_where_sizes_agree(slow, runtime):
 def test_a_request_is_accepted_where_its_answer_will_come_in_time(slow):
     service_of, model, limits = slow
     service = service_of(model, limits(wait_s=1.0))
-    for inside, pace, why in ((0, 9.0, ""), (1, 0.5, ""), (2, 0.5, "too many requests wait already"), (9, 0.0, "")):
+    for inside, pace, why in ((0, 9.0, ""), (1, 0.4, ""), (2, 0.4, "too many requests wait already"), (9, 0.0, "")):
         service._inside, service._batcher._small.pace = inside, pace
         assert service._why_not() == why
     service._inside = 0

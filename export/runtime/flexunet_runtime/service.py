@@ -25,6 +25,7 @@ from flexunet_runtime.errors import ModelFileError, NoImageError, TooLargeError,
 from flexunet_runtime.masks import draw_overlay, encode_image, encode_mask
 from flexunet_runtime.model import Model
 
+_SURE = 0.8  # share of the time promised in which the expected answer must come: some take longer than expected
 _CODERS = 2  # threads that encode, and processes that decode, beside the thread that predicts
 # the last is curl's default
 _TYPES = frozenset({"", "application/octet-stream", "application/dicom", "application/x-www-form-urlencoded"})
@@ -118,7 +119,7 @@ class Service:
         before = self._inside - self._large
         if self.leaving:
             return "the service is about to end"
-        expected = (before + 1) * self._batcher.pace
+        expected = (before + 1) * self._batcher.pace / _SURE
         if self._inside >= self.limits.requests or (before and expected > self.limits.wait_s):
             return "too many requests wait already"
         return ""
