@@ -17,9 +17,11 @@ from packaging.version import InvalidVersion, Version
 from torch import Tensor
 from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
 
+from flexunet_pl.common.checkpoint_set import Checkpoints, checkpoint_files, merge_checkpoints
 from flexunet_pl.common.errors import DISK_FULL, ModelFileError, RunFailedError
 from flexunet_pl.common.files import sha256_of
 from flexunet_pl.common.hashed_files import known_hashes, remove_with_hash, written_with_hash
+from flexunet_pl.io.dataset_facts import DatasetFacts
 
 log = logging.getLogger(__name__)
 
@@ -119,22 +121,48 @@ class AtomicCheckpointIO(CheckpointIO):
         remove_with_hash(target)
 
 
-def read_checkpoint(path: str | Path, map_location: Any | None = None) -> dict[str, Any]:
+# what a checkpoint's settings are used for; the rest belongs to the training
+PREDICTION_SETTINGS = (
+    "network",
+    "rgb_map",
+    "image_size",
+    "in_channels",
+    "image_window",
+    "neighbours",
+    "patches",
+    "temperature",
+    *DatasetFacts().plain(),
+)
+
+
+def read_checkpoint(source: Checkpoints, map_location: Any | None = None) -> dict[str, Any]:
     """Read a checkpoint of this package without running code from it.
 
     Args:
-        path: A local file.
+        source: A local file, or several; see `checkpoint_files`.
         map_location: Device to put the tensors on, the CPU by default.
 
     Returns:
-        The checkpoint: tensors and plain values.
+        The checkpoint: tensors and plain values. Of several files, that of an `Ensemble` of their networks.
 
     Raises:
-        ModelFileError: If the file is missing, damaged, no checkpoint, or holds anything but tensors and plain values.
+        ModelFileError: If a file is missing, damaged, no checkpoint, or holds anything but tensors and plain values; or
+            if several do not go together.
     """
+    files = checkpoint_files(source)
+    if len(files) == 1:
+        return _read_file(files[0], map_location)
+    return merge_checkpoints(
+        {file: _read_file(file, map_location) for file in files},
+        [key for key in PREDICTION_SETTINGS if key not in {"network", "temperature"}],
+        VERSION_KEY,
+    )
+
+
+def _read_file(path: Path, map_location: Any | None) -> dict[str, Any]:
     if "://" in str(path):
         raise ModelFileError(f"{path}: checkpoints are read from local files only; download it first")
-    target = Path(path)
+    target = path
     if not target.is_file():
         raise ModelFileError(f"{target}: no such checkpoint file")
     known = known_hashes(target)

@@ -1,16 +1,21 @@
 """Losses for class indices: logits ``(N, K, H, W)`` and mask ``(N, H, W)`` int64 in, a scalar out.
 
+Pixels of `IGNORED` have no part in any of them: their gradient is 0.
+
 ``torch.nn.CrossEntropyLoss`` and the multiclass losses of ``segmentation_models_pytorch`` fit as they are; those of
 monai want the mask with a channel axis and options set, which is what these classes do. monai is imported where it is
 used: it takes seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.rgb_map import IGNORED
+
+_NOT_SET = (None, -100)  # what libraries' losses ignore where they are not told
 
 
 class DiceCELoss(nn.Module):
@@ -43,10 +48,14 @@ class DiceCELoss(nn.Module):
             lambda_ce=lambda_ce,
             batch=pooled,
         )
+        self.pooled = pooled
+        self.loss.cross_entropy.ignore_index = IGNORED
 
     def forward(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the loss of logits ``(N, K, H, W)`` for class indices ``(N, H, W)``."""
-        loss: torch.Tensor = self.loss(logits, mask[:, None])
+        parts = self.loss
+        dice = _of_counted(parts.dice, logits, mask, together=self.pooled)
+        loss: torch.Tensor = parts.lambda_dice * dice + parts.lambda_ce * parts.cross_entropy(logits, mask)
         return loss
 
 
@@ -68,8 +77,7 @@ class FocalLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the loss of logits ``(N, K, H, W)`` for class indices ``(N, H, W)``."""
-        loss: torch.Tensor = self.loss(logits, mask[:, None])
-        return loss
+        return _of_counted(self.loss, logits, mask, together=True)
 
 
 class TverskyLoss(nn.Module):
@@ -91,8 +99,23 @@ class TverskyLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the loss of logits ``(N, K, H, W)`` for class indices ``(N, H, W)``."""
-        loss: torch.Tensor = self.loss(logits, mask[:, None])
-        return loss
+        return _of_counted(self.loss, logits, mask, together=False)
+
+
+def _of_counted(
+    loss: Callable[..., torch.Tensor], logits: torch.Tensor, mask: torch.Tensor, *, together: bool
+) -> torch.Tensor:
+    """Call a loss of monai with the pixels that count: with those of all images together, or the mean over images."""
+    counted = mask != IGNORED
+    if bool(counted.all()):
+        return loss(logits, mask[:, None])
+    parts = [slice(None)] if together else [slice(i, i + 1) for i in range(len(mask)) if counted[i].any()]
+    pixels = logits.movedim(1, -1)
+    values = [
+        loss(pixels[part][counted[part]].T[None, :, :, None], mask[part][counted[part]][None, None, :, None])
+        for part in parts
+    ]
+    return torch.stack(values).mean()
 
 
 def weigh_classes(loss: nn.Module, weights: Sequence[float]) -> None:
@@ -117,8 +140,8 @@ def weigh_classes(loss: nn.Module, weights: Sequence[float]) -> None:
         part.register_buffer(name, torch.tensor(list(weights)[skipped:]), persistent=False)
 
 
-def check_loss(loss: nn.Module) -> None:
-    """Refuse a loss that would train without an error, but on other numbers than logits.
+def prepare_loss(loss: nn.Module) -> None:
+    """Have a loss of a library pass over pixels of `IGNORED`; and refuse one that would train on other than logits.
 
     Args:
         loss: The loss.
@@ -128,6 +151,14 @@ def check_loss(loss: nn.Module) -> None:
     """
     if isinstance(loss, nn.NLLLoss):
         raise UserError("model.loss: NLLLoss takes logarithms of probabilities, not logits; use CrossEntropyLoss")
+    for part in loss.modules():
+        if getattr(part, "ignore_index", 0) in _NOT_SET:
+            part.ignore_index = IGNORED  # type: ignore[assignment]
+
+
+def _ignores(loss: nn.Module) -> bool:
+    of_ours = isinstance(loss, DiceCELoss | FocalLoss | TverskyLoss)
+    return of_ours or any(getattr(part, "ignore_index", None) == IGNORED for part in loss.modules())
 
 
 def compute_loss(loss: nn.Module, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -136,16 +167,25 @@ def compute_loss(loss: nn.Module, logits: torch.Tensor, mask: torch.Tensor) -> t
     Args:
         loss: The loss.
         logits: Shape ``(N, K, H, W)``.
-        mask: Class indices, shape ``(N, H, W)``, int64.
+        mask: Class indices, shape ``(N, H, W)``, int64; `IGNORED` where a pixel does not count.
 
     Returns:
-        A scalar.
+        A scalar; 0, with a gradient of 0, where no pixel counts.
 
     Raises:
-        UserError: If the loss does not take them, or gives something else.
+        UserError: If the loss does not take them, or gives something else, or would count pixels that do not.
         OutOfMemoryError: If memory runs out.
     """
     name = type(loss).__name__
+    ignored = mask == IGNORED
+    if bool(ignored.any()):
+        if not _ignores(loss):
+            raise UserError(
+                f"model.loss: {name} counts every pixel, but the masks have some that do not count; use one with an "
+                "`ignore_index`, or one of flexunet_pl.losses"
+            )
+        if bool(ignored.all()):
+            return logits.sum() * 0
     try:
         value: torch.Tensor = loss(logits, mask)
     except torch.OutOfMemoryError:

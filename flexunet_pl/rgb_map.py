@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from flexunet_pl.common.errors import UserError
 
 MAX_CLASSES = 255  # an index is one byte, and one value is kept free
+IGNORED = 255  # that value: the index of pixels that do not count
+_IGNORE = "ignore"  # name of their colour in a map
 
 _BLOCK = 1 << 16  # pixels decoded at a time
 
@@ -42,6 +44,7 @@ class RgbMap:
     Args:
         names: Name of each class.
         colors: Colour of each class as R, G, B in 0..255.
+        ignored: Colour of the pixels that do not count, which are of no class; None where all count.
 
     Raises:
         UserError: If there are fewer than two or more than 255 classes, or a name or a colour stands twice.
@@ -49,19 +52,22 @@ class RgbMap:
 
     names: tuple[str, ...]
     colors: tuple[Color, ...]
+    ignored: Color | None = None
 
     def __post_init__(self) -> None:
-        if not 2 <= len(self.names) <= MAX_CLASSES:
+        if len(self.names) < 2 or len(self.names) + (self.ignored is not None) > MAX_CLASSES:
             raise UserError(
                 f"rgb_map: {len(self.names)} classes given but 2 to {MAX_CLASSES} are possible; "
                 "name the background first, then each class, as `name: [r, g, b]`"
             )
-        for name, color in zip(self.names, self.colors, strict=True):
+        named = list(zip(self.names, self.colors, strict=True))
+        named += [(_IGNORE, self.ignored)] if self.ignored is not None else []
+        for name, color in named:
             if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
                 raise UserError(
                     f"rgb_map: the colour of `{name}` is {list(color)} but must be three integers in 0..255"
                 )
-        for (one, a), (two, b) in combinations(zip(self.names, self.colors, strict=True), 2):
+        for (one, a), (two, b) in combinations(named, 2):
             if one == two:
                 raise UserError(f"rgb_map: the class name `{one}` stands twice; give each class a name of its own")
             if a == b:
@@ -72,7 +78,8 @@ class RgbMap:
         """Build a map from any of its written forms.
 
         Args:
-            value: A mapping ``name: [r, g, b]`` in class order, or the text of the original's dict literal
+            value: A mapping ``name: [r, g, b]`` in class order, in which ``ignore`` is no class but the colour of the
+                pixels that do not count; or the text of the original's dict literal
                 ``{(0, 0, 0): 0, (255, 0, 0): 1}``, whose classes are named ``background``, ``class_1``, ...
 
         Returns:
@@ -97,14 +104,22 @@ class RgbMap:
         unnamed = [name for name in names_read if isinstance(name, bool) or name is None]
         if unnamed:
             raise UserError(f"rgb_map: a class name was read as {unnamed[0]}, which is no text; put it in quotes")
-        return cls(tuple(map(str, names_read)), tuple(_as_color(c) for c in value.values()))
+        colors_read = {str(name): _as_color(color) for name, color in value.items()}
+        ignored = colors_read.pop(_IGNORE, None)
+        return cls(tuple(colors_read), tuple(colors_read.values()), ignored)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def to_dict(self) -> dict[str, list[int]]:
-        """Return the map as plain data, ``{name: [r, g, b]}`` in class order."""
-        return {name: list(color) for name, color in zip(self.names, self.colors, strict=True)}
+        """Return the map as plain data, ``{name: [r, g, b]}`` in class order, ``ignore`` last."""
+        of_all = self.with_ignored
+        return {name: list(color) for name, color in zip(of_all.names, of_all.colors, strict=True)}
+
+    @cached_property
+    def with_ignored(self) -> "RgbMap":
+        """The map in which the pixels that do not count are a class, the last one: how masks are read and written."""
+        return self if self.ignored is None else RgbMap((*self.names, _IGNORE), (*self.colors, self.ignored))
 
     @cached_property
     def palette(self) -> NDArray[np.uint8]:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.io.images import ImageReader
-from flexunet_pl.losses import check_loss, compute_loss, weigh_classes
+from flexunet_pl.losses import compute_loss, prepare_loss, weigh_classes
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
 from flexunet_pl.models.deep_supervision import AuxiliaryHeads
+from flexunet_pl.models.ensemble import Ensemble, mean_logits
 from flexunet_pl.models.flexunet import FlexUNet
-from flexunet_pl.models.inference import Answer, Inference, class_logits
+from flexunet_pl.models.inference import Answer, Inference, all_logits, check_temperature, class_logits
 from flexunet_pl.models.load import load_model, network_weights, read_saved_model
 from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.models.weight_mismatch import explain_mismatch
@@ -69,6 +70,7 @@ class SegmentationTask(ScoredModule):
         optimizer: Called with the parameters.
         scheduler: Called with the optimizer; stepped once an epoch, after validation, or with each batch where that is
             how it counts (`OneCycleLR`, `CyclicLR`, `WarmupStableDecay`). None keeps the rate.
+        temperature: What logits are divided by before they become probabilities; `flexunet postprocess` finds it.
         deep_supervision: Number of coarser levels of the decoder that are trained too, from half the image's size
             down, by heads that nothing but training knows. 0 for none.
         inference: How the network is applied in `predict_step`; once, to the resized image, where nothing is given.
@@ -83,6 +85,7 @@ class SegmentationTask(ScoredModule):
         image_window: tuple[float, float] | None = None,
         neighbours: int = 0,
         patches: bool = False,
+        temperature: float = 1.0,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | None = None,
         optimizer: OptimizerFactory = reference_optimizer,
@@ -103,10 +106,11 @@ class SegmentationTask(ScoredModule):
             self.network, deep_supervision, len(self.rgb_map), (1, in_channels, image_size[0], image_size[1])
         )
         self.loss = loss if loss is not None else nn.CrossEntropyLoss()
-        check_loss(self.loss)
+        prepare_loss(self.loss)
         if class_weights is not None:
             weigh_classes(self.loss, _in_class_order(class_weights, self.rgb_map))
         self.patches = patches
+        self.temperature = check_temperature(temperature)
         self.inference = (inference if inference is not None else Inference()).as_trained(on_patches=patches)
         # plain values, so that a checkpoint loads with weights_only
         self.save_hyperparameters(
@@ -118,6 +122,7 @@ class SegmentationTask(ScoredModule):
                 "image_window": list(image_window) if image_window is not None else None,
                 "neighbours": neighbours,
                 "patches": patches,
+                "temperature": temperature,
             },
             logger=False,
         )
@@ -130,16 +135,28 @@ class SegmentationTask(ScoredModule):
 
         Returns:
             Logits, shape ``(N, K, H, W)``.
+        """
+        return mean_logits(self.all_logits(image), len(self.rgb_map))
+
+    def all_logits(self, image: Tensor) -> Tensor:
+        """Compute the logits of the network, or of every one of an ensemble.
+
+        Args:
+            image: Shape ``(N, C, H, W)``, uint8 or float, values in 0..255.
+
+        Returns:
+            Logits, shape ``(N, M * K, H, W)``, those of M networks.
 
         Raises:
             UserError: If the network has another number of classes than `rgb_map`.
         """
         pixels = image.contiguous(memory_format=self.memory_format)
-        logits = class_logits(self.network(pixels), len(self.rgb_map))
-        if logits.shape[1] != len(self.rgb_map):
+        logits = class_logits(all_logits(self.network, pixels), len(self.rgb_map))
+        members = len(self.network.members) if isinstance(self.network, Ensemble) else 1
+        if logits.shape[1] != members * len(self.rgb_map):
             raise UserError(
-                f"model.network: gives {logits.shape[1]} classes but model.rgb_map has {len(self.rgb_map)}; set the "
-                "network's argument for it"
+                f"model.network: gives {logits.shape[1] // members} classes but model.rgb_map has {len(self.rgb_map)}; "
+                "set the network's argument for it"
             )
         return logits
 
@@ -155,7 +172,7 @@ class SegmentationTask(ScoredModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the scores of the validation."""
-        self._score(self._logits(batch), batch, self.val_scores)
+        self._score(mean_logits(self._logits(batch), len(self.rgb_map)), batch, self.val_scores)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the scores of the test.
@@ -165,18 +182,17 @@ class SegmentationTask(ScoredModule):
             batch_idx: Its number.
 
         Returns:
-            Logits of those images that count, shape ``(N, K, H, W)``, float32.
+            Logits of those images that count, shape ``(N, M * K, H, W)``, float32; see `all_logits`.
         """
         logits = self._logits(batch)
-        self._score(logits, batch, self.test_scores)
+        self._score(mean_logits(logits, len(self.rgb_map)), batch, self.test_scores)
         return logits[: batch["counted"]]
 
     def _logits(self, batch: Batch) -> Tensor:
-        """Compute the logits of whole images, in tiles where the network knows patches."""
+        """Compute `all_logits` of whole images, in tiles where the network knows patches."""
         if self.patches:
             return self.inference.logits(self, batch["image"], self.reader.size)
-        logits: Tensor = self(batch["image"]).float()
-        return logits
+        return self.all_logits(batch["image"]).float()
 
     def predict_step(self, batch: PredictBatch, batch_idx: int) -> list[Prediction]:
         """Predict each picture of a batch at its own size, as `inference` says."""
@@ -194,7 +210,9 @@ class SegmentationTask(ScoredModule):
         """
         if not len(batch["image"]):
             return []
-        answers = inference.apply(self, batch["image"], self.reader.size, batch["size"])
+        answers = inference.apply(
+            self, batch["image"], self.reader.size, batch["size"], len(self.rgb_map), self.temperature
+        )
         return [
             Prediction(path, number, answer.cpu())
             for path, number, answer in zip(batch["path"], batch["slice"], answers, strict=True)

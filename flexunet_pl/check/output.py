@@ -94,7 +94,7 @@ def _print_table(console: Console, summary: dict[str, Any]) -> None:
         cells = (", ".join(f"{n} {v}" for v, n in list(s[key].items())[:4]) for s in summary["splits"].values())
         table.add_row(label, *cells)
     table.add_row("pixels off the map", *(f"{s['off_map_share']:.2%}" for s in summary["splits"].values()))
-    for name in list(summary["rgb_map"])[1:]:
+    for name in RgbMap.parse(summary["rgb_map"]).names[1:]:
         cells = (
             f"{s['images'][name]} images, {s['pixels'][name] / max(1, sum(s['pixels'].values())):.3%}"
             for s in summary["splits"].values()

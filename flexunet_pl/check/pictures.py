@@ -14,7 +14,7 @@ from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.images import read_image, resize_image, write_image
 from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.overlays import draw_overlay, fit_size
-from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.rgb_map import IGNORED, RgbMap
 from flexunet_runtime.window import Window
 
 _SIDE = 192  # px, longer side of a picture in the grid
@@ -73,7 +73,11 @@ def draw_samples(scans: Sequence[Scan], rgb_map: RgbMap, window: Window | None, 
             continue  # it was read a moment ago
         size = fit_size(index.shape, _SIDE)
         image, index = resize_image(image, size), resize_mask(index, size)
-        panels = (image, rgb_map.paint(index), draw_overlay(image, index, rgb_map))
+        panels = (
+            image,
+            rgb_map.paint(np.where(index == IGNORED, np.uint8(0), index)),
+            draw_overlay(image, index, rgb_map),
+        )
         rows.append(np.hstack([_padded(panel) for panel in panels]))
     if rows:
         write_image(path, np.vstack(rows))

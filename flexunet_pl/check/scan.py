@@ -17,7 +17,7 @@ from flexunet_pl.io.images import read_image, read_mode, resize_image
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
-from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.rgb_map import IGNORED, RgbMap
 from flexunet_runtime.window import Window
 
 # how a mask may have to be moved to lie on its image
@@ -158,7 +158,7 @@ def _of_image(image: NDArray[np.uint8]) -> dict[str, Any]:
 def _of_colors(mask: Path, rgb_map: RgbMap) -> dict[str, Any]:
     if mask.suffix.lower() == ".npz":
         return {"mask_mode": "npz"}
-    decoded = rgb_map.decode(read_image(mask))
+    decoded = rgb_map.with_ignored.decode(read_image(mask))
     colors, counts = np.unique(decoded.far_colors, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:8]
     far = tuple((tuple(int(c) for c in colors[i]), int(counts[i])) for i in order)
@@ -166,9 +166,9 @@ def _of_colors(mask: Path, rgb_map: RgbMap) -> dict[str, Any]:
 
 
 def _of_classes(image: NDArray[np.uint8], index: NDArray[np.uint8], classes: int) -> dict[str, Any]:
-    counts = np.bincount(index.ravel(), minlength=classes)
+    counts = np.bincount(index.ravel(), minlength=classes)[:classes]  # behind them, what does not count
     grey = image.mean(axis=2, dtype=np.float32)
-    sums = np.bincount(index.ravel(), weights=grey.ravel(), minlength=classes)
+    sums = np.bincount(index.ravel(), weights=grey.ravel(), minlength=classes)[:classes]
     return {
         "class_pixels": tuple(int(c) for c in counts),
         "class_grey": tuple(float(s / max(c, 1)) for s, c in zip(sums, counts, strict=True)),
@@ -191,8 +191,9 @@ def measure_borders(image: NDArray[np.uint8], index: NDArray[np.uint8]) -> dict[
     small = resize_mask(index, (_SIDE, _SIDE))
     strength = np.hypot(*np.gradient(grey))
     border = np.zeros((_SIDE, _SIDE), dtype=bool)
-    border[:-1] |= small[1:] != small[:-1]
-    border[:, :-1] |= small[:, 1:] != small[:, :-1]
+    counted = small != IGNORED  # where pixels that do not count begin there need be no edge
+    border[:-1] |= (small[1:] != small[:-1]) & counted[1:] & counted[:-1]
+    border[:, :-1] |= (small[:, 1:] != small[:, :-1]) & counted[:, 1:] & counted[:, :-1]
     # the strongest of each cell of a grid: a border that is off by a pixel is on the edge all the same
     cells = (GRID, _SIDE // GRID, GRID, _SIDE // GRID)
     edges = strength.reshape(cells).max(axis=(1, 3))

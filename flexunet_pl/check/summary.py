@@ -87,6 +87,7 @@ def _of_split(scans: list[Scan], rgb_map: RgbMap, group_regex: re.Pattern[str] |
         "image_modes": _count(scan.image_mode for scan in scans if scan.image_mode),
         "mask_modes": _count(scan.mask_mode for scan in scans if scan.mask_mode),
         "pixels": dict(zip(rgb_map.names, pixels, strict=True)),
+        "ignored_pixels": sum(scan.size[0] * scan.size[1] for scan in measured if scan.size) - sum(pixels),
         "images": dict(zip(rgb_map.names, images, strict=True)),
         "off_map_share": sum(scan.off_map for scan in measured) / max(1, sum(pixels)),
         "far_pixels": sum(count for scan in measured for _, count in scan.far_colors),

@@ -184,7 +184,9 @@ class FlexUNetCLI(LightningCLI):
         model = self.config_dump["model"]
         if self._start is not None:
             self._start.check_training(model)
-        if self._verb != "predict":  # its plan needs the trainer's checkpoint, and reads the header of every volume
+        if self._verb == "predict":
+            self.datamodule.checkpoint = self.config.predict.ckpt_path
+        else:  # of a prediction later: its plan reads the header of every volume
             self.datamodule.setup(self._verb)
         if self._verb == "fit":
             self._get(self.config_init, "epoch_change").check()

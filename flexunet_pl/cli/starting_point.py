@@ -15,6 +15,7 @@ from flexunet_pl.cli.network_settings import (
     name_one_class,
     settings_of,
 )
+from flexunet_pl.common.checkpoint_set import checkpoint_files
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.models.load import SavedModel, read_saved_model
@@ -132,8 +133,13 @@ def find_checkpoint(verb: str, config: Any) -> str | None:
     path: str | None = config.get("ckpt_path")
     if path is None and verb != "fit":
         raise UserError(f"{verb} needs --ckpt_path: name the checkpoint of a trained network")
-    if path != "last" or verb != "fit":
-        return path
+    if path is not None and (path != "last" or verb != "fit"):
+        files = checkpoint_files(path)
+        if verb == "fit" and len(files) > 1:
+            raise UserError(f"{path}: holds {len(files)} checkpoints, and a training starts from one")
+        return str(files[0]) if len(files) == 1 else path
+    if path is None:
+        return None
     logger = config.trainer.get("logger")
     place = logger.init_args if isinstance(logger, Namespace) else {}
     folder = Path(place.get("save_dir") or ".") / (place.get("name") or "")

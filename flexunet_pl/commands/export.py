@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from flexunet_pl.common.checkpoint_set import checkpoint_files
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import check_input, check_output
@@ -35,7 +36,8 @@ def export_model(
     not written if it does something else; a table is printed and saved beside it.
 
     Args:
-        checkpoint: The checkpoint.
+        checkpoint: The checkpoint; or several, separated by commas, or the folder of the runs of all folds: then one
+            file holds all their networks, and averages their probabilities.
         to: onnx; triton: a folder with an ONNX file and its configuration, for a model repository of Triton and other
             servers of the KServe v2 protocol; keras: the whole model of Keras 3, for load_model; weights.h5: weights of
             Keras 3; h5: weights in the legacy format, for load_weights("best_model.h5") of the original. By default
@@ -58,10 +60,14 @@ def export_model(
         ModelFileError: If the checkpoint cannot be read, or its network not be exported.
         RunFailedError: If the file does something else than the checkpoint.
     """
-    check_input(checkpoint)
+    files = checkpoint_files(checkpoint)
+    for file in files:
+        check_input(file)
     if output is None:
         if to is None:
             raise UserError("export: name a format, as in `--to keras`, or an output")
+        if len(files) > 1 and not checkpoint.is_dir():
+            raise UserError("export: several checkpoints have no name of their own; name an --output")
         output = checkpoint.with_suffix("" if to == "triton" else f".{to}")
     elif to not in {None, "triton"} and (
         not output.name.endswith(f".{to}") or (to == "h5" and output.name.endswith(".weights.h5"))
@@ -71,7 +77,8 @@ def export_model(
     if to == "triton":
         export_triton(checkpoint, output, options, overwrite=overwrite)
         return
-    check_output(output, checkpoint, overwrite=overwrite)
+    for file in files:
+        check_output(output, file, overwrite=overwrite)
     if output.suffix == ".onnx":
         export_onnx(checkpoint, output, options)
         return

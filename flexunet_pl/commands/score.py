@@ -28,7 +28,7 @@ from flexunet_pl.metrics.per_case import ClassScore, Surfaces, make_surfaces, me
 from flexunet_pl.metrics.summary import summarise_cases
 from flexunet_pl.metrics.tables import print_summary, to_json, to_plain, write_per_case, write_summary
 from flexunet_pl.prepare.propose import propose_map
-from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.rgb_map import IGNORED, RgbMap
 
 _FEW = 100  # cases, below which starting processes takes longer than measuring
 
@@ -245,15 +245,17 @@ def _measure_files(
             f"{truth.shape[0]}x{truth.shape[1]}; predict at the size of the image"
         )
     # with certain predictions the reference's score is this
-    accuracy = (2 * np.count_nonzero(predicted == truth) + 1) / (2 * truth.size + 1)
+    counted = truth != IGNORED
+    right = np.count_nonzero((predicted == truth) & counted)
+    accuracy = (2 * right + 1) / (2 * np.count_nonzero(counted) + 1)
     return measure_case(case.name, case.group, predicted, truth, rgb_map.names, surfaces), float(accuracy)
 
 
 def _as_index(path: Path, volume: Volume, rgb_map: RgbMap) -> NDArray[np.uint8]:
     found = np.unique(volume.values)
-    if not np.isin(found, np.arange(len(rgb_map))).all():
+    if not np.isin(found, (*range(len(rgb_map)), IGNORED)).all():
         raise DataError(
             f"{path}: has the values {found[:8].tolist()}; a label volume has the numbers of the classes, 0 to "
-            f"{len(rgb_map) - 1}"
+            f"{len(rgb_map) - 1}, and {IGNORED} where a voxel does not count"
         )
     return volume.values.astype(np.uint8)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.processes import map_processes
 from flexunet_pl.io.mask_colors import UnknownColors
-from flexunet_pl.io.masks import read_mask
+from flexunet_pl.io.masks import read_mask, shows_foreground
 from flexunet_pl.rgb_map import RgbMap
 
 _FEW = 500  # masks, below which starting processes takes longer than reading
@@ -37,4 +37,4 @@ def find_foreground(masks: list[Path], rgb_map: RgbMap, unknown: UnknownColors =
 
 
 def _shows_foreground(mask: Path, rgb_map: RgbMap, unknown: UnknownColors) -> bool:
-    return bool(read_mask(mask, rgb_map, unknown).any())
+    return shows_foreground(read_mask(mask, rgb_map, unknown))

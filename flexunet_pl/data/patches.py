@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_pl.rgb_map import IGNORED
+
 _MARGIN = 1.5  # side of what is cut out, in sides of a patch: what turns and shifts into the patch is image too
 _OFF_CENTRE = 0.25  # of a patch's side, at most: foreground is not to be expected in the middle
 
@@ -61,7 +63,7 @@ class PatchCutter:
         return image[inner], mask[inner]
 
     def _center(self, mask: NDArray[np.uint8], rng: np.random.Generator) -> tuple[int, int]:
-        classes = np.unique(mask[mask > 0])
+        classes = np.unique(mask[(mask > 0) & (mask != IGNORED)])
         if len(classes) and rng.random() < self.foreground_share:
             where = np.argwhere(mask == rng.choice(classes))
             y, x = where[rng.integers(len(where))]

@@ -29,6 +29,7 @@ class PredictingDataModule(LightningDataModule):
     num_workers: int
     start_method: Literal["fork", "spawn", "forkserver"] | None
     seed: int
+    checkpoint: str | None = None  # of the weights, to go on with what the same ones began; the trainer tells too late
     _plan: PredictionPlan | None = None
 
     @property
@@ -57,15 +58,13 @@ class PredictingDataModule(LightningDataModule):
         """
         if self.predict_dir is None:
             raise UserError("data.predict_dir is missing: name the folder of images to predict")
-        # without a trainer the checkpoint is not known, and so not what is done
-        trainer = self.trainer
-        output, checkpoint = (self.output, trainer.ckpt_path) if trainer is not None else (None, None)
+        output = self.output if self.trainer is not None else None
         return plan_prediction(
             self.predict_dir,
             self.volume,
             output,
             self.inference,
-            checkpoint,
+            self.checkpoint,
             self._process(),
             windowed=self.reader.window is not None or self.volume.percentiles is not None,
         )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flexunet_pl.models.build import size_factor
-from flexunet_pl.models.inference import class_logits
+from flexunet_pl.models.inference import all_logits, class_logits, class_probabilities, with_temperature
 from flexunet_pl.rgb_map import RgbMap
 
 Fit = Literal["resize", "pad"]
@@ -31,6 +31,7 @@ class DeployedModel(nn.Module):
             network's factor.
         probabilities: Whether probabilities are an output too.
         half: Whether the network computes in float16; everything around it stays in float32.
+        temperature: See `with_temperature`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class DeployedModel(nn.Module):
         fit: Fit = "resize",
         probabilities: bool,
         half: bool = False,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).half() if half else network
@@ -52,6 +54,7 @@ class DeployedModel(nn.Module):
         self.in_channels = in_channels
         self.multiple = size_factor(network) if fit == "pad" else None
         self.probabilities = probabilities
+        self.temperature = temperature
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Compute the mask.
@@ -77,13 +80,16 @@ class DeployedModel(nn.Module):
                 (side + self.multiple - 1) // self.multiple * self.multiple - side for side in (width, height)
             )
             pixels = nn.functional.pad(pixels, (0, right, 0, below))
-        logits = class_logits(self.network(pixels.half() if self.half_precision else pixels).float(), self.classes)
+        pixels = pixels.half() if self.half_precision else pixels
+        logits = class_logits(all_logits(self.network, pixels).float(), self.classes)
         if self.multiple is None:
             logits = nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
         else:
             logits = logits[..., :height, :width]
-        mask = logits.argmax(dim=1).to(torch.uint8)
-        return (mask, logits.softmax(dim=1)) if self.probabilities else mask
+        one = logits.shape[1] == self.classes
+        probabilities = class_probabilities(logits, self.classes)
+        mask = (logits if one else probabilities).argmax(dim=1).to(torch.uint8)
+        return (mask, with_temperature(probabilities, self.temperature)) if self.probabilities else mask
 
 
 def _resample(lines: Tensor, length: int, wanted: int) -> Tensor:

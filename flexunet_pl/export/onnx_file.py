@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from flexunet_pl.common.checkpoint_set import checkpoint_files, checkpoint_sha256
 from flexunet_pl.common.errors import ModelFileError, UserError
-from flexunet_pl.common.files import sha256_of
 from flexunet_pl.export.graph import DeployedModel, Fit
 from flexunet_pl.models.load import read_saved_model
 from flexunet_pl.rgb_map import RgbMap
@@ -37,6 +37,7 @@ class Source:
         image_size: Height and width of the network's images.
         in_channels: 3 for R, G, B or 1 for grey.
         metadata: Written to the file, as plain data.
+        temperature: What logits are divided by before they become probabilities.
     """
 
     network: nn.Module
@@ -44,12 +45,13 @@ class Source:
     image_size: tuple[int, int]
     in_channels: int
     metadata: dict[str, Any]
+    temperature: float = 1.0
 
     def deployed(self, *, probabilities: bool, half: bool = False) -> DeployedModel:
         """Return the network with its pre- and post-processing, in eval mode; its numbers of 16 bits on demand."""
         model = DeployedModel(
             self.network, self.rgb_map, self.image_size, self.in_channels,
-            fit=self.metadata["fit"], probabilities=probabilities, half=half,
+            fit=self.metadata["fit"], probabilities=probabilities, half=half, temperature=self.temperature,
         )  # fmt: skip
         return model.eval()
 
@@ -58,7 +60,7 @@ def read_source(path: Path, fit: Fit | None = None) -> Source:
     """Read a checkpoint for an export.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint, or several; see `checkpoint_files`.
         fit: How images become those of the network.
 
     Returns:
@@ -77,11 +79,11 @@ def read_source(path: Path, fit: Fit | None = None) -> Source:
     if fit == "resize" and saved.patches:
         raise UserError(f"{path}: was trained on patches at the images' own resolution, so --fit must be pad")
     fit = fit if fit is not None else "pad" if saved.patches else "resize"
-    digest = sha256_of(path)
+    digest = checkpoint_sha256(path)
     metadata = {
         "format": FORMAT,
         "flexunet_version": version("flexunet-pl"),
-        "classes": [[name, list(color)] for name, color in saved.rgb_map.to_dict().items()],
+        "classes": [[n, list(c)] for n, c in zip(saved.rgb_map.names, saved.rgb_map.colors, strict=True)],
         "image_size": list(saved.image_size),
         "fit": fit,
         "in_channels": saved.in_channels,
@@ -95,7 +97,7 @@ def read_source(path: Path, fit: Fit | None = None) -> Source:
         read_metadata(json.dumps(metadata))
     except ValueError as error:
         raise UserError(f"{path}: an ONNX file of it could not be read: it {error}") from error
-    return Source(saved.build(), saved.rgb_map, saved.image_size, saved.in_channels, metadata)
+    return Source(saved.build(), saved.rgb_map, saved.image_size, saved.in_channels, metadata, saved.temperature)
 
 
 def write_onnx(
@@ -121,9 +123,12 @@ def write_onnx(
     """
     import onnx
 
-    size = sum(p.numel() * p.element_size() for p in source.network.state_dict().values())
+    size = sum(p.numel() * p.element_size() for p in source.network.state_dict().values()) // (2 if half else 1)
     if size > _MAX_BYTES:
-        raise UserError(f"{output}: the weights have {size / 2**30:.1f} GiB; an ONNX file of one piece ends at 2 GiB")
+        raise UserError(
+            f"{output}: the weights have {size / 2**30:.1f} GiB, but one ONNX file ends at 2 GiB; take fewer "
+            "checkpoints, or --precision fp16, which halves them"
+        )
     model = source.deployed(probabilities=probabilities, half=half)
     height, width = fixed_size if fixed_size is not None else (source.image_size[0] + 6, source.image_size[1] + 10)
     image = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # sizes that are not to be taken for constants
@@ -151,7 +156,8 @@ def write_onnx(
 def _training_data(checkpoint: Path) -> str | None:
     """Return the hash of the files that a run was trained on, where the checkpoint lies in its run's folder."""
     try:
-        record = json.loads((checkpoint.absolute().parent.parent / "run.json").read_text(encoding="utf-8"))
+        (file,) = checkpoint_files(checkpoint)  # the folds of several are trained on different ones
+        record = json.loads((file.absolute().parent.parent / "run.json").read_text(encoding="utf-8"))
         digest = record["data"]["train"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -12,10 +12,9 @@ from PIL import Image
 import flexunet_runtime.masks
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.mask_colors import ColorIndex, UnknownColors, index_colors
-from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.rgb_map import IGNORED, RgbMap
 from flexunet_runtime.images import MAX_PIXELS, is_wide, open_image, without_alpha
 
-_IGNORED = 255  # what VOC and others write where a pixel does not count
 _MOST_UNKNOWN = 0.05  # share of a mask's pixels; of 20 classes, smoothed, one in a hundred lies between three or more
 
 
@@ -24,7 +23,7 @@ def read_mask(path: Path, rgb_map: RgbMap, unknown: UnknownColors = "error") -> 
 
     A picture (RGB, palette, grey, 1-bit) is decoded by its colours; borders that were smoothed go to the classes on
     both sides of them (see `index_colors`). An ``.npz`` file holds one one-hot array of shape ``(H, W, K)`` or an index
-    array of shape ``(H, W)``, named ``mask`` or alone in the file.
+    array of shape ``(H, W)``, named ``mask`` or alone in the file; there 255 is a pixel that does not count, as in VOC.
 
     Args:
         path: The file.
@@ -33,7 +32,7 @@ def read_mask(path: Path, rgb_map: RgbMap, unknown: UnknownColors = "error") -> 
             original, which then decides for every pixel; or background.
 
     Returns:
-        Class index per pixel, shape ``(H, W)``, uint8.
+        Class index per pixel, shape ``(H, W)``, uint8; `IGNORED` where a pixel does not count.
 
     Raises:
         DataError: If the file is missing, damaged or of a kind that the policy refuses, or if a region has a colour
@@ -46,6 +45,15 @@ def read_mask(path: Path, rgb_map: RgbMap, unknown: UnknownColors = "error") -> 
             raise DataError(f"{path}: a mask must have 8 bits per channel but has mode {image.mode}; save it as RGB")
         pixels = np.asarray(without_alpha(image, str(path)).convert("RGB"))
         lossy = image.format == "JPEG"
+    index = _index_colors(path, pixels, rgb_map.with_ignored, unknown, lossy=lossy)
+    if rgb_map.ignored is not None:
+        index[index == len(rgb_map)] = IGNORED
+    return index
+
+
+def _index_colors(
+    path: Path, pixels: NDArray[np.uint8], rgb_map: RgbMap, unknown: UnknownColors, *, lossy: bool
+) -> NDArray[np.uint8]:
     if unknown == "nearest":
         return rgb_map.decode(pixels).index
     decoded = index_colors(pixels, rgb_map, lossy=lossy)
@@ -57,6 +65,15 @@ def read_mask(path: Path, rgb_map: RgbMap, unknown: UnknownColors = "error") -> 
     elif decoded.region is not None or decoded.unknown.mean() > _MOST_UNKNOWN:
         _refuse_colors(path, decoded, rgb_map)
     return decoded.index
+
+
+def shows_foreground(index: NDArray[np.uint8]) -> bool:
+    """Tell whether a mask shows more than the background and pixels that do not count.
+
+    Args:
+        index: Class index per pixel, shape ``(H, W)``, uint8.
+    """
+    return bool(((index > 0) & (index != IGNORED)).any())
 
 
 def resize_mask(index: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -80,11 +97,22 @@ def write_mask(path: Path, index: NDArray[np.uint8], rgb_map: RgbMap) -> None:
 
     Args:
         path: The file, ending in ``.png``.
-        index: Class index per pixel, shape ``(H, W)``, uint8.
+        index: Class index per pixel, shape ``(H, W)``, uint8; `IGNORED` where a pixel does not count.
         rgb_map: Colour of each class.
+
+    Raises:
+        DataError: If a pixel does not count, and the map has no colour for such.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    flexunet_runtime.masks.write_mask(path, index, rgb_map.colors)
+    ignored = index == IGNORED
+    if ignored.any():
+        if rgb_map.ignored is None:
+            raise DataError(
+                f"{path}: has pixels that do not count ({IGNORED}), and rgb_map no colour for them; name one, as in "
+                "`ignore: [128, 128, 128]`"
+            )
+        index = np.where(ignored, np.uint8(len(rgb_map)), index)
+    flexunet_runtime.masks.write_mask(path, index, rgb_map.with_ignored.colors)
 
 
 def _refuse_colors(path: Path, decoded: ColorIndex, rgb_map: RgbMap) -> NoReturn:
@@ -115,9 +143,9 @@ def _check_indices(path: Path, pixels: NDArray[np.uint8], rgb_map: RgbMap) -> No
     values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
     levels = {r for r, g, b in rgb_map.colors if r == g == b}
     odd = [int(value) for value in values if value not in levels]
-    classes = [int(value) for value in values if value != _IGNORED]
+    classes = [int(value) for value in values if value != IGNORED]
     if odd and max(odd) < len(rgb_map) and classes and max(classes) < len(rgb_map):
-        ignored = f", and {_IGNORED} for pixels that do not count" if _IGNORED in values else ""
+        ignored = f", and {IGNORED} for pixels that do not count" if IGNORED in values else ""
         raise DataError(
             f"{path}: its values {', '.join(map(str, classes[:8]))} look like class indices, not colours{ignored}; "
             "save the colours of `rgb_map`, or the indices as .npz"
@@ -137,11 +165,12 @@ def _read_npz_mask(path: Path, rgb_map: RgbMap) -> NDArray[np.uint8]:
         return np.asarray(mask.argmax(axis=2), dtype=np.uint8)
     if mask.ndim == 3 and mask.shape[2] == 1 and len(rgb_map) == 2 and (binary or not mask.any()):
         return np.asarray(mask[..., 0] > 0, dtype=np.uint8)
-    if mask.ndim == 2 and mask.size and top is not None and np.isin(mask, np.arange(len(rgb_map))).all():
+    if mask.ndim == 2 and mask.size and top is not None and np.isin(mask, (*range(len(rgb_map)), IGNORED)).all():
         return np.asarray(mask, dtype=np.uint8)
     raise DataError(
         f"{path}: array of shape {mask.shape} and type {mask.dtype} is no mask; expected one-hot 0 and 1, "
-        f"(H, W, {len(rgb_map)}), one channel per class of `rgb_map`, or indices (H, W) below {len(rgb_map)}"
+        f"(H, W, {len(rgb_map)}), one channel per class of `rgb_map`, or indices (H, W) below {len(rgb_map)}, and "
+        f"{IGNORED} for pixels that do not count"
     )
 
 

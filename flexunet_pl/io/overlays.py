@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import flexunet_runtime.masks
-from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.rgb_map import IGNORED, RgbMap
 
 
 def draw_overlay(
@@ -15,13 +15,14 @@ def draw_overlay(
 
     Args:
         image: Shape ``(H, W, C)``, uint8, C of 1 or 3.
-        index: Class index per pixel, shape ``(H, W)``, uint8.
+        index: Class index per pixel, shape ``(H, W)``, uint8; what does not count is shown as background is.
         rgb_map: Colour of each class.
         opacity: Opacity of the tint; borders are opaque.
 
     Returns:
         Shape ``(H, W, 3)``, uint8, channels in R, G, B order.
     """
+    index = np.where(index == IGNORED, np.uint8(0), index)
     return flexunet_runtime.masks.draw_overlay(image, index, rgb_map.colors, opacity)
 
 

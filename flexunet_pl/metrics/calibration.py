@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from flexunet_pl.rgb_map import IGNORED
+
 _BINS = 15
 
 
@@ -13,14 +15,14 @@ def calibration_error(probabilities: NDArray[np.float32], truth: NDArray[np.uint
 
     Args:
         probabilities: Shape ``(K, H, W)``.
-        truth: Class index per pixel, shape ``(H, W)``.
+        truth: Class index per pixel, shape ``(H, W)``; `IGNORED` where a pixel does not count.
 
     Returns:
         The mean difference of certainty and share of right pixels, over 15 equal bins of certainty, weighted by their
         pixels, in 0..1; NaN without such a pixel.
     """
     predicted, certainty = probabilities.argmax(axis=0), probabilities.max(axis=0)
-    used = (predicted > 0) | (truth > 0)
+    used = ((predicted > 0) | (truth > 0)) & (truth != IGNORED)
     count = np.count_nonzero(used)
     if not count:
         return float("nan")

@@ -9,6 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from flexunet_pl.metrics.counts import SCORES, score_counts
+from flexunet_pl.rgb_map import IGNORED
 
 
 def dice_coef_multiclass(logits: Tensor, mask: Tensor) -> Tensor:
@@ -16,16 +17,16 @@ def dice_coef_multiclass(logits: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         logits: Shape ``(N, K, H, W)``.
-        mask: Class indices, shape ``(N, H, W)``, int64.
+        mask: Class indices, shape ``(N, H, W)``, int64; pixels of `IGNORED` do not count.
 
     Returns:
         One value per image, shape ``(N,)``, float32: ``(2 * sum(y * p) + 1) / (sum(y) + sum(p) + 1)`` with one-hot y
         and probabilities p, the sums over height, width and class.
     """
-    probabilities = logits.float().softmax(dim=1)
-    matched = probabilities.gather(1, mask[:, None]).sum(dim=(1, 2, 3))
-    pixels = mask.shape[-2] * mask.shape[-1]
-    return (2 * matched + 1) / (pixels + probabilities.sum(dim=(1, 2, 3)) + 1)
+    counted = mask != IGNORED
+    probabilities = logits.float().softmax(dim=1) * counted[:, None]
+    matched = probabilities.gather(1, (mask * counted)[:, None]).sum(dim=(1, 2, 3))
+    return (2 * matched + 1) / (counted.sum(dim=(1, 2)) + probabilities.sum(dim=(1, 2, 3)) + 1)
 
 
 def case_counts(predicted: Tensor, mask: Tensor, num_classes: int) -> Tensor:
@@ -33,7 +34,7 @@ def case_counts(predicted: Tensor, mask: Tensor, num_classes: int) -> Tensor:
 
     Args:
         predicted: Class indices, shape ``(N, H, W)``, int64.
-        mask: Class indices, shape ``(N, H, W)``, int64.
+        mask: Class indices, shape ``(N, H, W)``, int64; pixels of `IGNORED` do not count.
         num_classes: Number of classes K.
 
     Returns:
@@ -41,7 +42,7 @@ def case_counts(predicted: Tensor, mask: Tensor, num_classes: int) -> Tensor:
     """
     cases = torch.arange(len(mask), device=mask.device).view(-1, 1, 1)
     cells = (cases * num_classes + mask) * num_classes + predicted
-    confusion = torch.bincount(cells.flatten(), minlength=len(mask) * num_classes**2)
+    confusion = torch.bincount(cells[mask != IGNORED], minlength=len(mask) * num_classes**2)
     confusion = confusion.view(len(mask), num_classes, num_classes)
     tp = confusion.diagonal(dim1=1, dim2=2)
     return torch.stack([tp, confusion.sum(dim=1) - tp, confusion.sum(dim=2) - tp], dim=-1)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.metrics.counts import SCORES, score_counts, state_of
+from flexunet_pl.rgb_map import IGNORED
 
 Index = NDArray[np.uint8]
 
@@ -88,13 +89,14 @@ def measure_case(
         case: Name of the case.
         group: What it belongs to.
         predicted: Class index per pixel, shape ``(H, W)`` or ``(D, H, W)``.
-        truth: The same of the truth.
+        truth: The same of the truth, and `IGNORED` where the prediction may be anything.
         class_names: Names in class order, the background first.
         surfaces: How borders are compared; None leaves their distances out.
 
     Returns:
         One score per class.
     """
+    predicted = np.where(truth == IGNORED, truth, predicted)
     return [
         _measure_class(case, group, name, predicted == k, truth == k, surfaces)
         for k, name in enumerate(class_names[1:], start=1)

@@ -17,7 +17,6 @@ from torch.nn.parameter import is_lazy
 from flexunet_pl.common.class_paths import check_class, is_plain
 from flexunet_pl.common.class_positions import NETWORK
 from flexunet_pl.common.errors import ModelFileError, UserError
-from flexunet_pl.models.flexunet import FlexUNet
 from flexunet_pl.models.schedule import MOST_WEIGHTS
 
 _MOST_LAYERS = 20_000
@@ -145,12 +144,12 @@ def for_pixels(network: nn.Module) -> nn.Module:
     """Return the network as one that takes pixels in 0..255, in channels-last memory.
 
     Args:
-        network: A FlexUNet, which does, or another network, which is taken to expect 0..1.
+        network: A FlexUNet or an Ensemble, which does, or another network, which is taken to expect 0..1.
 
     Returns:
         The network itself, or the network behind a scaling.
     """
-    scaled = network if isinstance(network, FlexUNet) else ScaledInput(network)
+    scaled = network if getattr(network, "takes_pixels", False) else ScaledInput(network)
     return scaled.to(memory_format=torch.channels_last)
 
 

@@ -40,6 +40,8 @@ class FlexUNet(nn.Module):
         UserError: If an argument is out of its range.
     """
 
+    takes_pixels = True  # in 0..255
+
     def __init__(
         self,
         in_channels: int,

@@ -78,15 +78,15 @@ class Inference:
         """Apply a network once, to whole images or to their tiles.
 
         Args:
-            network: Gives logits ``(N, K, H, W)`` of images ``(N, C, H, W)``.
+            network: Gives logits ``(N, K, H, W)`` of images ``(N, C, H, W)``; or, see `all_logits`, those of several.
             image: Shape ``(N, C, H, W)``, uint8: at the network's size, or another, to be cut into tiles.
             tile: Height and width of the network's images.
 
         Returns:
-            Logits, shape ``(N, K, H, W)``, float32.
+            Logits, shape ``(N, M * K, H, W)``, float32, those of M networks.
         """
         if image.shape[-2:] == tile:
-            return torch.as_tensor(network(image)).float()
+            return all_logits(network, image).float()
         return self._blend(network, image, tile)
 
     def apply(
@@ -95,14 +95,18 @@ class Inference:
         image: Tensor,
         tile: tuple[int, int],
         sizes: Sequence[tuple[int, int]],
+        classes: int,
+        temperature: float = 1.0,
     ) -> list[Answer]:
-        """Apply a network to images.
+        """Apply a network, or several together, to images.
 
         Args:
-            network: Gives logits ``(N, K, H, W)`` of images ``(N, C, H, W)``.
+            network: Gives logits ``(N, M * K, H, W)`` of images ``(N, C, H, W)``, those of M networks.
             image: Shape ``(N, C, H, W)``, uint8: at the network's size, or larger, to be cut into tiles.
             tile: Height and width of the network's images.
             sizes: Height and width wanted for each answer.
+            classes: Number of classes K.
+            temperature: See `with_temperature`; masks do not depend on it.
 
         Returns:
             One answer per image.
@@ -118,15 +122,19 @@ class Inference:
             for flip, _ in passes:
                 logits = _flipped(self.logits(network, _flipped(image, flip), tile), flip)
                 resized = [resize_logits(of_image, size) for of_image, size in zip(logits, sizes, strict=True)]
-                if len(passes) == 1:
-                    return [Answer(z.argmax(dim=0).byte(), z.softmax(dim=0), None) for z in resized]
+                if len(passes) == 1 and logits.shape[1] == classes:
+                    return [
+                        Answer(z.argmax(dim=0).byte(), with_temperature(z.softmax(dim=0), temperature), None)
+                        for z in resized
+                    ]
                 for i, z in enumerate(resized):
                     if i == len(sums):
-                        sums.append(torch.zeros_like(z))
-                    sums[i] += z.softmax(dim=0)
+                        sums.append(z.new_zeros(classes, *z.shape[1:]))
+                    sums[i] += class_probabilities(z, classes)
         for total in sums:
             mean = total / len(passes)
-            answers.append(Answer(mean.argmax(dim=0).byte(), mean, _entropy(mean) if self.mc_dropout else None))
+            told = with_temperature(mean, temperature)
+            answers.append(Answer(mean.argmax(dim=0).byte(), told, _entropy(told) if self.mc_dropout else None))
         return answers
 
     def _blend(self, network: nn.Module, image: Tensor, tile: tuple[int, int]) -> Tensor:
@@ -138,12 +146,78 @@ class Inference:
         weights = torch.from_numpy(plan.weights).to(image.device)
         total, weight = torch.zeros(0), torch.zeros(plan.grown, device=image.device)
         for down, across in plan.tiles():
-            logits = torch.as_tensor(network(image[..., rows[down], :][..., columns[across]])).float()
+            logits = all_logits(network, image[..., rows[down], :][..., columns[across]]).float()
             if not len(total):
                 total = torch.zeros((*logits.shape[:2], *plan.grown), device=image.device)
             total[..., down, across] += logits * weights
             weight[down, across] += weights
         return (total / weight)[..., *plan.inner]
+
+
+def class_probabilities(logits: Tensor, classes: int) -> Tensor:
+    """Return the probabilities that logits stand for: those of one network, or the mean of several.
+
+    Args:
+        logits: Shape ``(..., M * K, H, W)``, those of M networks.
+        classes: Number of classes K.
+
+    Returns:
+        Shape ``(..., K, H, W)``, each pixel's sum is 1.
+    """
+    if logits.shape[-3] == classes:
+        return logits.softmax(dim=-3)
+    return by_member(logits, classes).softmax(dim=-3).mean(dim=-4)
+
+
+def by_member(logits: Tensor, classes: int) -> Tensor:
+    """Return logits ``(..., M * K, H, W)`` of M networks as ``(..., M, K, H, W)``."""
+    return logits.reshape(*logits.shape[:-3], -1, classes, *logits.shape[-2:])
+
+
+def check_temperature(temperature: float) -> float:
+    """Refuse a temperature that no calibration gives.
+
+    Args:
+        temperature: Read from a file, or given.
+
+    Returns:
+        The same.
+
+    Raises:
+        UserError: If it is no number of 0.05 to 20.
+    """
+    if not (isinstance(temperature, int | float) and 0.05 <= temperature <= 20):
+        raise UserError(f"model.temperature is {str(temperature)[:100]}; expected a number of 0.05 to 20")
+    return float(temperature)
+
+
+def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """Return the probabilities that logits divided by a temperature stand for.
+
+    Args:
+        probabilities: Shape ``(..., K, H, W)``.
+        temperature: Above 1 makes them less certain, below 1 more; the most probable class stays so.
+
+    Returns:
+        The same shape.
+    """
+    if temperature == 1:
+        return probabilities
+    raised = probabilities ** (1 / temperature)
+    return raised / raised.sum(dim=-3, keepdim=True)
+
+
+def all_logits(network: nn.Module, image: Tensor) -> Tensor:
+    """Compute the logits of a network, or of every network of an ensemble.
+
+    Args:
+        network: Gives logits ``(N, K, H, W)``; an ensemble has a method of this name.
+        image: Shape ``(N, C, H, W)``.
+
+    Returns:
+        Shape ``(N, M * K, H, W)``, those of M networks.
+    """
+    return torch.as_tensor(getattr(network, "all_logits", network)(image))
 
 
 def class_logits(logits: Tensor, num_classes: int) -> Tensor:

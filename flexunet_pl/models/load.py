@@ -8,29 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from flexunet_pl.checkpoint import VERSION_KEY, read_checkpoint
+from flexunet_pl.checkpoint import PREDICTION_SETTINGS, VERSION_KEY, read_checkpoint
+from flexunet_pl.common.checkpoint_set import Checkpoints
 from flexunet_pl.common.class_paths import find_stranger, is_plain
 from flexunet_pl.common.class_positions import POSITIONS
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.io.dataset_facts import DatasetFacts
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.models.build import build_network, for_pixels
+from flexunet_pl.models.inference import check_temperature
 from flexunet_pl.models.weight_mismatch import explain_mismatch
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.bands import MAX_BANDS
 from flexunet_runtime.window import Window
 
-# what a checkpoint's settings are used for; the rest belongs to the training
-PREDICTION_SETTINGS = (
-    "network",
-    "rgb_map",
-    "image_size",
-    "in_channels",
-    "image_window",
-    "neighbours",
-    "patches",
-    *DatasetFacts().plain(),
-)
 _PREFIX = "network."  # of the network's weights in a checkpoint
 
 
@@ -46,6 +37,7 @@ class SavedModel:
         image_window: Lowest and highest value of 16-bit and float images, if they were scaled.
         neighbours: How many slices before a slice, and behind it, are its further channels.
         patches: Whether it was trained on patches at the images' own resolution.
+        temperature: What its logits are divided by before they become probabilities.
         facts: How the slices of volumes that were trained on became pictures, if it is known.
         network: Class path and arguments of the network, if they are known.
         weights: Of the network, by name.
@@ -61,6 +53,7 @@ class SavedModel:
     image_window: tuple[float, float] | None
     neighbours: int
     patches: bool
+    temperature: float
     facts: DatasetFacts
     network: Mapping[str, Any] | None
     weights: Mapping[str, Any]
@@ -78,6 +71,7 @@ class SavedModel:
             "image_window": list(self.image_window) if self.image_window is not None else None,
             "neighbours": self.neighbours,
             "patches": self.patches,
+            "temperature": self.temperature,
         }
 
     def build(self) -> nn.Module:
@@ -120,19 +114,20 @@ class SavedModel:
         return {"class_path": self.network.get("class_path"), "init_args": self.network.get("init_args") or {}}
 
 
-def read_saved_model(path: str | Path) -> SavedModel:
+def read_saved_model(source: Checkpoints) -> SavedModel:
     """Read what a checkpoint says of its network.
 
     Args:
-        path: A checkpoint of this package.
+        source: A checkpoint of this package, or several whose networks predict together; see `checkpoint_files`.
 
     Returns:
         It.
 
     Raises:
-        ModelFileError: If the file is no checkpoint of this package.
+        ModelFileError: If a file is no checkpoint of this package, or several do not go together.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(source)
+    path = Path(source) if isinstance(source, str | Path) else Path(",".join(map(str, source)))
     saved = checkpoint.get("hyper_parameters", {})
     if "rgb_map" not in saved:
         raise ModelFileError(f"{path}: is no checkpoint of flexunet: it has no rgb_map")
@@ -158,16 +153,18 @@ def read_saved_model(path: str | Path) -> SavedModel:
         rgb_map = RgbMap.parse(saved["rgb_map"])
         ImageReader((size[0], size[1]), channels, Window.parse(window, "image_window"), neighbours)
         facts = DatasetFacts.parse(saved)
+        temperature = check_temperature(saved.get("temperature", 1.0))
     except UserError as error:
         raise ModelFileError(f"{path}: {error}") from error
     return SavedModel(
-        path=Path(path),
+        path=path,
         rgb_map=rgb_map,
         image_size=(size[0], size[1]),
         in_channels=int(channels),
         image_window=(window[0], window[1]) if window is not None else None,
         neighbours=neighbours,
         patches=saved.get("patches") is True,
+        temperature=temperature,
         facts=facts,
         network=network,
         weights=network_weights(checkpoint["state_dict"]),
@@ -177,11 +174,12 @@ def read_saved_model(path: str | Path) -> SavedModel:
     )
 
 
-def load_model(path: str | Path, network: nn.Module | None = None) -> nn.Module:
+def load_model(path: Checkpoints, network: nn.Module | None = None) -> nn.Module:
     """Load the trained network of a checkpoint.
 
     Args:
-        path: A checkpoint of this package.
+        path: A checkpoint of this package; or several, as a sequence or the folder of their runs, whose networks become
+            one `Ensemble`.
         network: The network to fill, for those whose arguments the checkpoint does not know, and for classes outside
             of the packages that a checkpoint may name.
 
@@ -201,7 +199,7 @@ def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     return {str(k).removeprefix(_PREFIX): v for k, v in state.items() if str(k).startswith(_PREFIX)}
 
 
-def _fill(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> nn.Module:
+def _fill(network: nn.Module, weights: Mapping[str, Any], path: Checkpoints) -> nn.Module:
     network = for_pixels(network)
     if why := explain_mismatch(network, weights):
         raise ModelFileError(f"{path}: {why}")

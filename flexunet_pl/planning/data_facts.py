@@ -168,7 +168,7 @@ def _read_pair(pair: Pair, rgb_map: RgbMap, window: Window | None, unknown: Unkn
         size=mask.shape,
         is_grey=bool((image == image[..., :1]).all()),
         grey=(float(low), float(high)),
-        pixels=tuple(np.bincount(mask.ravel(), minlength=len(rgb_map)).tolist()),
+        pixels=tuple(np.bincount(mask.ravel(), minlength=len(rgb_map))[: len(rgb_map)].tolist()),
         components=tuple(_areas(mask == k) if k else () for k in range(len(rgb_map))),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flexunet_pl.common.files import sha256_of
+from flexunet_pl.common.checkpoint_set import checkpoint_files, checkpoint_sha256
 from flexunet_pl.io.cases import Case, fingerprint
 from flexunet_runtime.record import Record
 
@@ -30,8 +30,11 @@ class PredictionRecord(Record):
     """
 
     def __init__(self, folder: Path, checkpoint: str | Path | None, settings: dict[str, Any]) -> None:
-        known = checkpoint and Path(checkpoint).is_file()
-        digest = sha256_of(Path(checkpoint)) if checkpoint and known else None
+        digest = (
+            checkpoint_sha256(checkpoint)
+            if checkpoint and all(map(Path.is_file, checkpoint_files(checkpoint)))
+            else None
+        )
         super().__init__(folder, {"checkpoint_sha256": digest, **settings}, "--prediction.overwrite true")
 
     def left(self, cases: Sequence[Case]) -> list[Case]:

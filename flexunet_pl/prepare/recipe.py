@@ -9,7 +9,7 @@ from typing import Any
 
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.yaml import read_yaml_text
-from flexunet_pl.rgb_map import RgbMap
+from flexunet_pl.rgb_map import IGNORED, RgbMap
 from flexunet_runtime.window import Window
 
 _FIELDS = {"patient": "(?P<patient>[^/]+?)", "name": "(?P<name>[^/]+?)", "slice": "(?P<slice>[0-9]+)"}
@@ -242,12 +242,13 @@ def _is_whole(value: Any) -> bool:
 def _labels(value: Any, rgb_map: RgbMap) -> dict[int, int] | None:
     if value is None:
         return None
-    if not isinstance(value, dict) or set(value) != set(rgb_map.names):
-        raise ValueError(f"labels is {value!r}; expected the label value of each of {', '.join(rgb_map.names)}")
+    names = rgb_map.with_ignored.names
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise ValueError(f"labels is {value!r}; expected the label value of each of {', '.join(names)}")
     labels: dict[int, int] = {}
     for name, values in value.items():
         for number in values if isinstance(values, list) else [values]:
             if not _is_whole(number) or number in labels:
                 raise ValueError(f"labels.{name} is {values!r}; expected whole numbers, each of one class alone")
-            labels[number] = rgb_map.names.index(name)
+            labels[number] = rgb_map.names.index(name) if name in rgb_map.names else IGNORED
     return labels

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.common.files import written_in_place
 from flexunet_pl.io.images import read_image, write_image
-from flexunet_pl.io.masks import read_mask, write_mask
+from flexunet_pl.io.masks import read_mask, shows_foreground, write_mask
 from flexunet_pl.io.pairs import Pair, size_mismatch
 from flexunet_pl.io.volume_slices import percentile_window
 from flexunet_pl.io.volumes import Volume, check_same_grid, read_volume
@@ -66,7 +66,7 @@ def _write_picture(case: Case, recipe: Recipe, image: Path, mask: Path, out: Pat
     size, index = read_image(image).shape[:2], read_mask(mask, recipe.rgb_map)
     if size != index.shape:
         raise DataError(size_mismatch(Pair(image, mask), size, index.shape))
-    if recipe.drop_empty and not index.any():
+    if recipe.drop_empty and not shows_foreground(index):
         return CaseResult(case, empty=1)
     write_mask(out / "masks" / f"{case.stem}.png", index, recipe.rgb_map)
     target = out / "images" / f"{case.stem}{image.suffix.lower()}"
@@ -81,7 +81,7 @@ def _write_volume(case: Case, recipe: Recipe, image: Path, mask: Path, out: Path
     check_same_grid(mask, labels, volume)
     index = _class_indices(mask, labels.values, recipe.labels or {})
     window = _window(image, volume, recipe)
-    kept = [z for z in range(len(index)) if not recipe.drop_empty or index[z].any()]
+    kept = [z for z in range(len(index)) if not recipe.drop_empty or shows_foreground(index[z])]
     for z in kept:
         name = f"{case.stem}_{z:03d}.png"
         write_mask(out / "masks" / name, index[z], recipe.rgb_map)

@@ -13,6 +13,7 @@ from flexunet_pl.io.masks import read_mask, resize_mask
 from flexunet_pl.io.overlays import draw_overlay, fit_size
 from flexunet_pl.report.blocks import Picture, Section, Table, Text, picture
 from flexunet_pl.report.run_folder import Run, TestRun
+from flexunet_pl.rgb_map import IGNORED
 from flexunet_runtime.masks import as_rgb
 from flexunet_runtime.window import Window
 
@@ -117,6 +118,7 @@ def _draw(run: Run, test: TestRun, name: str) -> NDArray[np.uint8] | None:
 
 def _draw_errors(image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
     dark = (image // 2).astype(np.uint8)
+    predicted = np.where(truth == IGNORED, truth, predicted)
     where = {
         "missed": (truth > 0) & (predicted == 0),
         "invented": (truth == 0) & (predicted > 0),

@@ -154,7 +154,7 @@ def _count(masks: Sequence[Path], rgb_map: RgbMap) -> NDArray[np.int64]:
 
 
 def _count_one(mask: Path, rgb_map: RgbMap) -> list[int]:
-    return [int(n) for n in np.bincount(read_mask(mask, rgb_map).ravel(), minlength=len(rgb_map))]
+    return [int(n) for n in np.bincount(read_mask(mask, rgb_map).ravel(), minlength=len(rgb_map))[: len(rgb_map)]]
 
 
 def _balance(counts: dict[str, NDArray[np.int64]], rgb_map: RgbMap) -> tuple[list[str], list[list[str]]]:

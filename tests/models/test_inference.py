@@ -25,7 +25,7 @@ def pixels(*size, seed=0):
 
 @torch.no_grad()
 def apply(inference, net, image, size=None):
-    (answer,) = inference.apply(net, image, TILE, [size or tuple(image.shape[-2:])])
+    (answer,) = inference.apply(net, image, TILE, [size or tuple(image.shape[-2:])], 4)
     return answer
 
 
@@ -103,7 +103,7 @@ from flexunet_pl.models import FlexUNet
 net = FlexUNet(3, 4, base_filters=4, base_kernels=(3, 3), num_layers=3).eval()
 image = torch.randint(0, 256, (1, 3, 4096, 4096), dtype=torch.uint8)
 with torch.no_grad():
-    (answer,) = Inference(tiled=True).apply(net, image, (512, 512), [(4096, 4096)])
+    (answer,) = Inference(tiled=True).apply(net, image, (512, 512), [(4096, 4096)], 4)
 assert answer.mask.shape == (4096, 4096)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
