@@ -1,8 +1,6 @@
 """CaseScores: the tables of `flexunet test`, case by case."""
 
 import csv
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from flexunet_pl.common.console import say
 from flexunet_pl.common.distributed import gather
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.common.processes import count_cores
+from flexunet_pl.common.tensors import most_probable
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
@@ -27,8 +25,6 @@ from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summ
 from flexunet_pl.models.inference import class_probabilities, resize_logits, with_temperature
 from flexunet_pl.rgb_map import IGNORED
 from flexunet_pl.task import SegmentationTask
-
-_WAITING = 2  # cases for each thread that may wait to be measured: their logits take memory
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,6 @@ class _Case:
 
 class CaseScores(Callback):
     """Measures every case of a test and writes ``per_case.csv``, ``summary.csv``, ``summary.json``, ``evaluation.csv``.
-
-    Cases are measured in threads while the network goes on: reading a mask, its borders and lesions hardly hold Python.
 
     Cases are measured at the size of their masks, as `flexunet score` does: a lesion that vanishes where the truth is
     shrunk would count as absent. A mean is over the cases that show the class, a miss counts 0, and its interval is
@@ -81,13 +75,10 @@ class CaseScores(Callback):
         self._unknown: UnknownColors = "error"
         self.cases: list[_Case] = []
         self._place: Path | None = None  # where the tables go
-        self._threads: ThreadPoolExecutor | None = None
-        self._measuring: deque[Future[_Case]] = deque()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier test."""
         self.cases = []
-        self._measuring.clear()
         folder = trainer.log_dir  # all processes must ask for it together
         self._place = Path(folder) if trainer.loggers and folder is not None else None
         data = getattr(trainer, "datamodule", None)
@@ -103,27 +94,19 @@ class CaseScores(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Hand the cases of a batch to the threads that measure them."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(count_cores(), "case-scores")
+        """Measure the cases of a batch."""
         task: Any = pl_module
         names = batch["name"][: len(outputs)]
         shrunk = batch["mask"][: len(outputs)].cpu().numpy()
         for name, logits, at_network in zip(names, outputs.cpu(), shrunk, strict=True):
-            self._measuring.append(self._threads.submit(self._measure, name, logits, at_network, task))
-        self._collect(_WAITING * count_cores())
-
-    def _collect(self, left: int) -> None:
-        """Take what was measured, until no more than some are left; an error of a thread is raised here."""
-        while len(self._measuring) > left:
-            self.cases.append(self._measuring.popleft().result())
+            self.cases.append(self._measure(name, logits, at_network, task))
 
     def _measure(self, name: str, logits: Tensor, at_network: NDArray[np.uint8], task: SegmentationTask) -> _Case:
         mask, rgb_map, classes = at_network, task.rgb_map, len(task.rgb_map)
         if not self.network_size and name in self._truths:
             mask = read_mask(self._truths[name], rgb_map, self._unknown)
         p = class_probabilities(resize_logits(logits, mask.shape), classes)
-        predicted = p.argmax(dim=0).byte().numpy()
+        predicted = most_probable(p).byte().numpy()
         told = with_temperature(p, task.temperature).numpy()
         scores = measure_case(name, self._group(name), predicted, mask, rgb_map.names, self.surfaces)
         confusion = _count_pairs(mask, predicted, classes)
@@ -132,19 +115,8 @@ class CaseScores(Callback):
             write_mask(self._place / "masks" / f"{name}.png", predicted, rgb_map)
         return _Case(name, scores, entropy, calibration_error(told, mask), confusion, mask.shape)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """End the threads; what they have not begun is left."""
-        self.teardown(trainer, pl_module, "test")
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End the threads."""
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
-            self._threads = None
-
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tables and print the summary."""
-        self._collect(0)
         cases = sorted((c for part in gather(trainer, self.cases) for c in part), key=lambda case: case.name)
         if trainer.is_global_zero:
             self._report(cases, float(trainer.callback_metrics["test/dice_coef_multiclass"]))

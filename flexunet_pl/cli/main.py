@@ -50,6 +50,7 @@ VERBS = {
         "write a configuration that makes the most of so many minutes, on this data and this machine",
         "flexunet_pl.commands.plan:plan_training",
     ),
+    "folds": Verb("train a network for each fold; several predict as one", "flexunet_pl.commands.folds:train_folds"),
     "augment": Verb("write variants of the training pictures beside them", "flexunet_pl.commands.augment:augment_data"),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", "flexunet_pl.prepare.phantom:write_phantom"),
     "import-config": Verb(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from flexunet_pl.common.tensors import most_probable
 from flexunet_pl.metrics.counts import SCORES, score_counts
 from flexunet_pl.rgb_map import IGNORED
 
@@ -127,7 +128,7 @@ class SegmentationScores(Metric):
             mask: Class indices, shape ``(N, H, W)``, int64.
             loss: Mean loss of the batch, a scalar.
         """
-        self.counts.append(case_counts(logits.argmax(dim=1), mask, len(self.class_names)))
+        self.counts.append(case_counts(most_probable(logits), mask, len(self.class_names)))
         self.soft_dice.append(dice_coef_multiclass(logits, mask))
         self.loss.append(loss.float().expand(len(mask)))
 

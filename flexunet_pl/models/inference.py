@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from flexunet_pl.common.errors import UserError
+from flexunet_pl.common.tensors import most_probable
 from flexunet_runtime.tiles import Tiling
 
 _NO_FLIP: tuple[int, ...] = ()
@@ -124,7 +125,7 @@ class Inference:
                 resized = [resize_logits(of_image, size) for of_image, size in zip(logits, sizes, strict=True)]
                 if len(passes) == 1 and logits.shape[1] == classes:
                     return [
-                        Answer(z.argmax(dim=0).byte(), with_temperature(z.softmax(dim=0), temperature), None)
+                        Answer(most_probable(z).byte(), with_temperature(z.softmax(dim=0), temperature), None)
                         for z in resized
                     ]
                 for i, z in enumerate(resized):
@@ -134,7 +135,7 @@ class Inference:
         for total in sums:
             mean = total / len(passes)
             told = with_temperature(mean, temperature)
-            answers.append(Answer(mean.argmax(dim=0).byte(), told, _entropy(told) if self.mc_dropout else None))
+            answers.append(Answer(most_probable(mean).byte(), told, _entropy(told) if self.mc_dropout else None))
         return answers
 
     def _blend(self, network: nn.Module, image: Tensor, tile: tuple[int, int]) -> Tensor:

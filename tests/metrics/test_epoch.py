@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from flexunet_pl.common.tensors import most_probable
 from flexunet_pl.metrics.epoch import SegmentationScores, case_counts, dice_coef_multiclass, summarise_counts
 
 NAMES = ("background", "lung", "tumour")
@@ -107,3 +108,9 @@ def test_the_reference_s_scores_are_matched(shared, name):
     assert soft == pytest.approx(float(golden[f"{name}_dice_coef_multiclass"]), abs=1e-6)
     loss = torch.nn.functional.cross_entropy(logits, mask).item()
     assert loss == pytest.approx(float(golden[f"{name}_categorical_crossentropy"]), abs=1e-5)  # Keras clips at 1e-7
+
+
+def test_of_equal_values_the_first_class_is_most_probable():
+    logits = torch.randint(0, 3, (2, 5, 9, 11), generator=torch.Generator().manual_seed(1)).float()
+    assert torch.equal(most_probable(logits), logits.argmax(dim=1))
+    assert torch.equal(most_probable(logits[0]), logits[0].argmax(dim=0))
