@@ -131,6 +131,7 @@ PREDICTION_SETTINGS = (
     "neighbours",
     "patches",
     "temperature",
+    "postprocessing",
     *DatasetFacts().plain(),
 )
 

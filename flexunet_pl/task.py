@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from flexunet_pl.common.errors import ModelFileError, UserError
@@ -15,7 +16,7 @@ from flexunet_pl.models.build import for_pixels, network_spec, size_factor, with
 from flexunet_pl.models.deep_supervision import AuxiliaryHeads
 from flexunet_pl.models.ensemble import Ensemble, mean_logits
 from flexunet_pl.models.flexunet import FlexUNet
-from flexunet_pl.models.inference import Answer, Inference, all_logits, check_temperature, class_logits
+from flexunet_pl.models.inference import Answer, Inference, all_logits, check_temperature, class_logits, read_steps
 from flexunet_pl.models.load import load_model, network_weights, read_saved_model
 from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.models.weight_mismatch import explain_mismatch
@@ -27,6 +28,7 @@ from flexunet_pl.optimization import (
 )
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.scoring import ScoredModule, log_scores
+from flexunet_runtime.postprocess import postprocess
 from flexunet_runtime.window import Window
 
 
@@ -71,6 +73,8 @@ class SegmentationTask(ScoredModule):
         scheduler: Called with the optimizer; stepped once an epoch, after validation, or with each batch where that is
             how it counts (`OneCycleLR`, `CyclicLR`, `WarmupStableDecay`). None keeps the rate.
         temperature: What logits are divided by before they become probabilities; `flexunet postprocess` finds it.
+        postprocessing: What is done with masks behind the network, in test and prediction: a list of steps, as
+            `flexunet postprocess` finds them.
         deep_supervision: Number of coarser levels of the decoder that are trained too, from half the image's size
             down, by heads that nothing but training knows. 0 for none.
         inference: How the network is applied in `predict_step`; once, to the resized image, where nothing is given.
@@ -86,6 +90,7 @@ class SegmentationTask(ScoredModule):
         neighbours: int = 0,
         patches: bool = False,
         temperature: float = 1.0,
+        postprocessing: list[dict[str, Any]] | None = None,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | None = None,
         optimizer: OptimizerFactory = reference_optimizer,
@@ -111,6 +116,7 @@ class SegmentationTask(ScoredModule):
             weigh_classes(self.loss, _in_class_order(class_weights, self.rgb_map))
         self.patches = patches
         self.temperature = check_temperature(temperature)
+        self.steps = read_steps(postprocessing, self.rgb_map.names)
         self.inference = (inference if inference is not None else Inference()).as_trained(on_patches=patches)
         # plain values, so that a checkpoint loads with weights_only
         self.save_hyperparameters(
@@ -123,6 +129,7 @@ class SegmentationTask(ScoredModule):
                 "neighbours": neighbours,
                 "patches": patches,
                 "temperature": temperature,
+                "postprocessing": [step.plain() for step in self.steps] or None,
             },
             logger=False,
         )
@@ -214,9 +221,14 @@ class SegmentationTask(ScoredModule):
             self, batch["image"], self.reader.size, batch["size"], len(self.rgb_map), self.temperature
         )
         return [
-            Prediction(path, number, answer.cpu())
+            Prediction(path, number, self._postprocessed(answer.cpu()))
             for path, number, answer in zip(batch["path"], batch["slice"], answers, strict=True)
         ]
+
+    def _postprocessed(self, answer: Answer) -> Answer:
+        if not self.steps:
+            return answer
+        return answer._replace(mask=torch.from_numpy(postprocess(answer.mask.numpy(), self.steps, self.rgb_map.names)))
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -1,9 +1,13 @@
 // What an ONNX file says of itself: the metadata that `flexunet export` has put into it.
 // The runtime reads it by the same rules and in the same words; tests/export/metadata_cases.json holds what both must say.
 
+import { parseSteps } from "./postprocess.mjs";
+
 const METADATA_FIELD = 14; // of the model: pairs of key and value
 const KEY = "flexunet";
-const FORMAT = 2; // of the first one the classes stand in an object, which JavaScript puts into an order of its own
+// of the first one the classes stand in an object, which JavaScript puts into an order of its own; the third has steps
+// behind the network
+const FORMAT = 3;
 const MAX_CLASSES = 256;
 const MOST_CHARACTERS = 1_000_000;
 const LONGEST_NAME = 200;
@@ -43,13 +47,15 @@ export function parseMetadata(text) {
   if (channels !== undefined && channels !== 1 && channels !== 3) throw new Error("takes images of other channels than R, G, B or grey");
   const imageSize = size(content, "image_size");
   if (imageSize === null) throw new Error(`has an image_size that is no height and width of 1 to ${LARGEST_SIDE}`);
+  const names = classes.map(([name]) => name);
   return {
-    names: classes.map(([name]) => name),
+    names,
     colors: classes.map(([, color]) => color),
     imageSize,
     fixedSize: size(content, "fixed_size"),
     imageWindow: window(content, "image_window"),
     volumeWindow: window(content, "volume_window"),
+    steps: parseSteps(own(content, "postprocessing"), names),
   };
 }
 

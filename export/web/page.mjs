@@ -2,6 +2,7 @@
 
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 import { readMetadata } from "./model_file.mjs";
+import { postprocess } from "./postprocess.mjs";
 
 const MAX_PIXELS = 16e6;
 const at = (id) => document.getElementById(id);
@@ -92,7 +93,8 @@ async function predict(file) {
     const outputs = await used.session.run({ image }, ["mask"]);
     const seconds = ((performance.now() - began) / 1000).toFixed(2);
     check(outputs.mask, [1, height, width], used.names.length);
-    show(figure, caption, { name: file.name, width, height, pixels, mask: outputs.mask.data, seconds, used });
+    const mask = postprocess(outputs.mask.data, width, used.steps);
+    show(figure, caption, { name: file.name, width, height, pixels, mask, seconds, used });
     say("Done.");
   } catch (error) {
     figure.classList.add("bad");

@@ -25,6 +25,7 @@ from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summ
 from flexunet_pl.models.inference import class_probabilities, resize_logits, with_temperature
 from flexunet_pl.rgb_map import IGNORED
 from flexunet_pl.task import SegmentationTask
+from flexunet_runtime.postprocess import postprocess
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class CaseScores(Callback):
         if not self.network_size and name in self._truths:
             mask = read_mask(self._truths[name], rgb_map, self._unknown)
         p = class_probabilities(resize_logits(logits, mask.shape), classes)
-        predicted = most_probable(p).byte().numpy()
+        predicted = postprocess(most_probable(p).byte().numpy(), task.steps, rgb_map.names)
         told = with_temperature(p, task.temperature).numpy()
         scores = measure_case(name, self._group(name), predicted, mask, rgb_map.names, self.surfaces)
         confusion = _count_pairs(mask, predicted, classes)

@@ -18,7 +18,7 @@ from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.export.graph import DeployedModel, Fit
 from flexunet_pl.models.load import read_saved_model
 from flexunet_pl.rgb_map import RgbMap
-from flexunet_runtime.metadata import FORMAT, read_metadata
+from flexunet_runtime.metadata import FORMAT, WITHOUT_STEPS, read_metadata
 
 OPSET = 20
 METADATA_KEY = "flexunet"  # of the one entry in the file's metadata, which is JSON
@@ -81,7 +81,7 @@ def read_source(path: Path, fit: Fit | None = None) -> Source:
     fit = fit if fit is not None else "pad" if saved.patches else "resize"
     digest = checkpoint_sha256(path)
     metadata = {
-        "format": FORMAT,
+        "format": FORMAT if saved.postprocessing else WITHOUT_STEPS,
         "flexunet_version": version("flexunet-pl"),
         "classes": [[n, list(c)] for n, c in zip(saved.rgb_map.names, saved.rgb_map.colors, strict=True)],
         "image_size": list(saved.image_size),
@@ -89,6 +89,7 @@ def read_source(path: Path, fit: Fit | None = None) -> Source:
         "in_channels": saved.in_channels,
         "image_window": list(saved.image_window) if saved.image_window is not None else None,
         **saved.facts.plain(),
+        **({"postprocessing": [step.plain() for step in saved.postprocessing]} if saved.postprocessing else {}),
         "network": saved.network,
         "checkpoint_sha256": digest,
         "training_data_sha256": _training_data(path),

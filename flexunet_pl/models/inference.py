@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.tensors import most_probable
+from flexunet_runtime.postprocess import Step, parse_steps
 from flexunet_runtime.tiles import Tiling
 
 _NO_FLIP: tuple[int, ...] = ()
@@ -190,6 +191,25 @@ def check_temperature(temperature: float) -> float:
     if not (isinstance(temperature, int | float) and 0.05 <= temperature <= 20):
         raise UserError(f"model.temperature is {str(temperature)[:100]}; expected a number of 0.05 to 20")
     return float(temperature)
+
+
+def read_steps(value: Any, names: Sequence[str]) -> tuple[Step, ...]:
+    """Read what is done with masks behind the network; see `parse_steps`.
+
+    Args:
+        value: Plain data, from a file or given.
+        names: Of the classes.
+
+    Returns:
+        The steps.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    try:
+        return parse_steps(value, names)
+    except ValueError as error:
+        raise UserError(f"model.postprocessing {error}") from error
 
 
 def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:

@@ -16,10 +16,11 @@ from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.io.dataset_facts import DatasetFacts
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.models.build import build_network, for_pixels
-from flexunet_pl.models.inference import check_temperature
+from flexunet_pl.models.inference import check_temperature, read_steps
 from flexunet_pl.models.weight_mismatch import explain_mismatch
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.bands import MAX_BANDS
+from flexunet_runtime.postprocess import Step
 from flexunet_runtime.window import Window
 
 _PREFIX = "network."  # of the network's weights in a checkpoint
@@ -38,6 +39,7 @@ class SavedModel:
         neighbours: How many slices before a slice, and behind it, are its further channels.
         patches: Whether it was trained on patches at the images' own resolution.
         temperature: What its logits are divided by before they become probabilities.
+        postprocessing: What is done with its masks.
         facts: How the slices of volumes that were trained on became pictures, if it is known.
         network: Class path and arguments of the network, if they are known.
         weights: Of the network, by name.
@@ -54,6 +56,7 @@ class SavedModel:
     neighbours: int
     patches: bool
     temperature: float
+    postprocessing: tuple[Step, ...]
     facts: DatasetFacts
     network: Mapping[str, Any] | None
     weights: Mapping[str, Any]
@@ -72,6 +75,7 @@ class SavedModel:
             "neighbours": self.neighbours,
             "patches": self.patches,
             "temperature": self.temperature,
+            "postprocessing": [step.plain() for step in self.postprocessing] or None,
         }
 
     def build(self) -> nn.Module:
@@ -154,6 +158,7 @@ def read_saved_model(source: Checkpoints) -> SavedModel:
         ImageReader((size[0], size[1]), channels, Window.parse(window, "image_window"), neighbours)
         facts = DatasetFacts.parse(saved)
         temperature = check_temperature(saved.get("temperature", 1.0))
+        steps = read_steps(saved.get("postprocessing"), rgb_map.names)
     except UserError as error:
         raise ModelFileError(f"{path}: {error}") from error
     return SavedModel(
@@ -165,6 +170,7 @@ def read_saved_model(source: Checkpoints) -> SavedModel:
         neighbours=neighbours,
         patches=saved.get("patches") is True,
         temperature=temperature,
+        postprocessing=steps,
         facts=facts,
         network=network,
         weights=network_weights(checkpoint["state_dict"]),

@@ -9,8 +9,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from flexunet_runtime.postprocess import Step, parse_steps
+
 MAX_CLASSES = 256  # a mask has a byte per pixel
-FORMAT = 2  # of the first one the classes stand in an object, whose order not every reader keeps
+# of the first one the classes stand in an object, whose order not every reader keeps; the third has steps behind the
+# network, which a reader of the second would leave out
+FORMAT, WITHOUT_STEPS = 3, 2
 
 _MOST_CHARACTERS = 1_000_000
 _LONGEST_NAME = 200
@@ -34,6 +38,7 @@ class Metadata:
         fixed_size: Height and width that images must have; None for any.
         image_window: Values that become black and white in images of more than 8 bits.
         volume_window: The same in volumes and DICOM.
+        postprocessing: What is done with a mask behind the network.
         content: All of it.
     """
 
@@ -43,6 +48,7 @@ class Metadata:
     fixed_size: tuple[int, int] | None
     image_window: tuple[float, float] | None
     volume_window: tuple[float, float] | None
+    postprocessing: tuple[Step, ...]
     content: dict[str, Any]
 
 
@@ -65,13 +71,15 @@ def read_metadata(text: str) -> Metadata:
     size = _size(content, "image_size")
     if size is None:
         raise ValueError(f"has an image_size that is no height and width of 1 to {_LARGEST_SIDE}")
+    names = tuple(name for name, _ in classes)
     return Metadata(
-        names=tuple(name for name, _ in classes),
+        names=names,
         colors=tuple((int(r), int(g), int(b)) for _, (r, g, b) in classes),
         image_size=size,
         fixed_size=_size(content, "fixed_size"),
         image_window=_window(content, "image_window"),
         volume_window=_window(content, "volume_window"),
+        postprocessing=parse_steps(content.get("postprocessing"), names),
         content=content,
     )
 

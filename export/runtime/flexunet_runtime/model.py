@@ -15,6 +15,7 @@ from flexunet_runtime.images import DICOM_SUFFIXES, SUFFIXES, read_image
 from flexunet_runtime.masks import write_mask
 from flexunet_runtime.metadata import read_metadata
 from flexunet_runtime.onnx_guard import check_one_piece
+from flexunet_runtime.postprocess import postprocess
 from flexunet_runtime.record import Record
 from flexunet_runtime.tiles import Tiling
 from flexunet_runtime.window import Window
@@ -94,6 +95,7 @@ class Model:
         if self._engine.inputs != ("image",) or not {"mask"} <= set(self._engine.outputs) <= {"mask", "probabilities"}:
             raise ModelFileError(f"{self.path}: has other inputs or outputs than flexunet exports; export it again")
         self.image_size, self.fixed_size = found.image_size, found.fixed_size
+        self._steps = found.postprocessing
         self.window = Window.parse(found.volume_window or found.image_window)  # as `flexunet predict` prefers
 
     def on_one_thread(self) -> "Model":
@@ -149,7 +151,7 @@ class Model:
             logs = np.log(np.maximum(self.probabilities(grown[here]), np.float32(1e-38)))
             total[:, *here] += logs * plan.weights
         mask: NDArray[np.uint8] = total.argmax(axis=0).astype(np.uint8)
-        return mask[plan.inner]
+        return postprocess(mask[plan.inner], self._steps, self.names)
 
     def predict_folder(
         self, images: str | Path, out: str | Path, *, tiled: bool = False, overwrite: bool = False
@@ -224,6 +226,8 @@ class Model:
             raise ModelFileError(f"{self.path}: cannot be run ({reason})") from error
         found = dict(zip(self._engine.outputs, outputs, strict=True))
         self._check(found, images.shape[:3])
+        if self._steps:
+            found["mask"] = np.stack([postprocess(mask, self._steps, self.names) for mask in found["mask"]])
         return found
 
     def _check(self, found: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> None:
