@@ -12,6 +12,7 @@ from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.losses import compute_loss, prepare_loss, weigh_classes
+from flexunet_pl.metrics.epoch import SegmentationScores
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
 from flexunet_pl.models.deep_supervision import AuxiliaryHeads
 from flexunet_pl.models.ensemble import Ensemble, mean_logits
@@ -177,9 +178,9 @@ class SegmentationTask(ScoredModule):
             log_scores(self, "train", self.train_scores)
         return self.auxiliary.add_losses(loss, coarse, batch["mask"], partial(compute_loss, self.loss))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the scores of the validation."""
-        self._score(mean_logits(self._logits(batch), len(self.rgb_map)), batch, self.val_scores)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add a batch to the scores of the validation, and return its logits, as `test_step` does."""
+        return self._scored_logits(batch, self.val_scores)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the scores of the test.
@@ -191,8 +192,11 @@ class SegmentationTask(ScoredModule):
         Returns:
             Logits of those images that count, shape ``(N, M * K, H, W)``, float32; see `all_logits`.
         """
+        return self._scored_logits(batch, self.test_scores)
+
+    def _scored_logits(self, batch: Batch, scores: SegmentationScores) -> Tensor:
         logits = self._logits(batch)
-        self._score(mean_logits(logits, len(self.rgb_map)), batch, self.test_scores)
+        self._score(mean_logits(logits, len(self.rgb_map)), batch, scores)
         return logits[: batch["counted"]]
 
     def _logits(self, batch: Batch) -> Tensor:

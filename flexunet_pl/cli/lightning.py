@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from jsonargparse import dict_to_namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from flexunet_pl.callbacks import PredictionWriter
@@ -57,14 +57,18 @@ class FlexUNetCLI(LightningCLI):
         args: Command line behind the program's name.
         trusted_packages: Packages that class paths may name, besides the usual ones.
         held: What is held until the command ends, such as the lock on the run's folder.
+        callbacks: More of them.
     """
 
-    def __init__(self, args: Sequence[str], trusted_packages: Sequence[str], held: ExitStack) -> None:
+    def __init__(
+        self, args: Sequence[str], trusted_packages: Sequence[str], held: ExitStack, callbacks: Sequence[Callback] = ()
+    ) -> None:
         allow_imports(trusted_packages)
         self._trusted = tuple(trusted_packages)
         pass_over_expected()
         self._verb = args[0]
         self._held = held
+        self._callbacks = callbacks
         self._start: StartingPoint | None = None
         self._begun = Begun()
         self.status = 0  # exit status: 1 where a part failed
@@ -214,7 +218,7 @@ class FlexUNetCLI(LightningCLI):
             callbacks.append(PredictionWriter(self._get(self.config_init, "prediction")))
         if self._verb == "predict" or not trainer_config.get("logger"):
             self.save_config_callback = None  # without a run folder it would land in the working folder
-        kwargs["callbacks"] = [*callbacks, self._begun]  # behind those that take up their state then
+        kwargs["callbacks"] = [*callbacks, *self._callbacks, self._begun]  # behind those that take up their state then
         if trainer_config.get("enable_checkpointing") is False:
             parser = self._parser(self._verb)
             parser.callback_keys = [key for key in parser.callback_keys if "checkpoint" not in key]
@@ -257,18 +261,21 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def run(verb: str, args: Sequence[str], trusted_packages: Sequence[str] = ()) -> int:
+def run(
+    verb: str, args: Sequence[str], trusted_packages: Sequence[str] = (), callbacks: Sequence[Callback] = ()
+) -> int:
     """Run one of Lightning's verbs.
 
     Args:
         verb: fit, validate, test or predict.
         args: Its command line.
         trusted_packages: Packages that class paths may name, besides the usual ones.
+        callbacks: Callbacks besides those of the configuration.
 
     Returns:
         Exit status: 0, or 1 where a part failed.
     """
     with ExitStack() as held:
-        status = FlexUNetCLI([verb, *args], trusted_packages, held).status
+        status = FlexUNetCLI([verb, *args], trusted_packages, held, callbacks).status
         leave_group()
         return status

@@ -51,6 +51,10 @@ VERBS = {
         "flexunet_pl.commands.plan:plan_training",
     ),
     "folds": Verb("train a network for each fold; several predict as one", "flexunet_pl.commands.folds:train_folds"),
+    "postprocess": Verb(
+        "decide by validation what is done behind a network, and how certain it is",
+        "flexunet_pl.commands.postprocess:postprocess_runs",
+    ),
     "augment": Verb("write variants of the training pictures beside them", "flexunet_pl.commands.augment:augment_data"),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", "flexunet_pl.prepare.phantom:write_phantom"),
     "import-config": Verb(

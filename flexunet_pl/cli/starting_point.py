@@ -53,6 +53,8 @@ class StartingPoint:
             Settings by name, by section.
         """
         settings = settings_of(self.saved, given)
+        if self.verb == "fit":  # other weights are trusted otherwise
+            settings |= {"temperature": 1.0, "postprocessing": None}
         if self.weights_alone:
             settings = {key: value for key, value in settings.items() if key == "network" or key not in named}
         return {"model": settings, "data": {"neighbours": self.saved.neighbours}}
