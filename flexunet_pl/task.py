@@ -13,11 +13,12 @@ from flexunet_pl.data.batch import Batch, PredictBatch
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.losses import compute_loss, prepare_loss, weigh_classes
 from flexunet_pl.metrics.epoch import SegmentationScores
+from flexunet_pl.models.behind import check_temperature, read_steps
 from flexunet_pl.models.build import for_pixels, network_spec, size_factor, without_scaling
 from flexunet_pl.models.deep_supervision import AuxiliaryHeads
 from flexunet_pl.models.ensemble import Ensemble, mean_logits
 from flexunet_pl.models.flexunet import FlexUNet
-from flexunet_pl.models.inference import Answer, Inference, all_logits, check_temperature, class_logits, read_steps
+from flexunet_pl.models.inference import Answer, Inference, all_logits, class_logits
 from flexunet_pl.models.load import load_model, network_weights, read_saved_model
 from flexunet_pl.models.schedule import check_image_size
 from flexunet_pl.models.weight_mismatch import explain_mismatch

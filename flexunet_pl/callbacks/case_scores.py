@@ -22,7 +22,8 @@ from flexunet_pl.metrics.calibration import calibration_error
 from flexunet_pl.metrics.per_case import ClassScore, make_surfaces, measure_case
 from flexunet_pl.metrics.summary import summarise_cases
 from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summary
-from flexunet_pl.models.inference import class_probabilities, resize_logits, with_temperature
+from flexunet_pl.models.behind import with_temperature
+from flexunet_pl.models.inference import class_probabilities, resize_logits
 from flexunet_pl.rgb_map import IGNORED
 from flexunet_pl.task import SegmentationTask
 from flexunet_runtime.postprocess import postprocess

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from flexunet_pl.common.tensors import most_probable
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
-from flexunet_pl.models.inference import class_probabilities, resize_logits
+from flexunet_pl.models.confidence import measure_confidence
+from flexunet_pl.models.inference import Answer, class_probabilities, resize_logits
 from flexunet_pl.rgb_map import IGNORED
 
 _MOST_PIXELS = 20_000  # of a case whose probabilities are kept
@@ -22,18 +23,24 @@ class HeldOutCase(NamedTuple):
     Attributes:
         name: Name of the case.
         group: What it belongs to, such as its patient.
+        image: File of the image.
+        mask: File of the mask.
         predicted: Class index per pixel, at the size of the mask, before any step behind the network.
         truth: The same of the truth.
         probabilities: Of pixels of the foreground, predicted or true, evenly chosen, shape ``(K, n)``, float32.
         classes: Their true class, shape ``(n,)``, uint8.
+        expected_dice: Dice to be expected of each class but the background, shape ``(K - 1,)``.
     """
 
     name: str
     group: str
+    image: Path
+    mask: Path
     predicted: NDArray[np.uint8]
     truth: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
     classes: NDArray[np.uint8]
+    expected_dice: NDArray[np.float64]
 
 
 class HeldOut(Callback):
@@ -59,13 +66,18 @@ class HeldOut(Callback):
         """Keep the cases of a batch."""
         task: Any = pl_module
         data = trainer.datamodule  # type: ignore[attr-defined]
-        masks = {pair.image.stem: pair.mask for pair in data.pairs["valid"]}
+        pairs = {pair.image.stem: pair for pair in data.pairs["valid"]}
         for name, logits in zip(batch["name"], outputs.cpu(), strict=False):  # those that are not counted stand last
-            truth = read_mask(masks[name], task.rgb_map, data.unknown_colors)
+            pair = pairs[name]
+            truth = read_mask(pair.mask, task.rgb_map, data.unknown_colors)
             probabilities = class_probabilities(resize_logits(logits, truth.shape), len(task.rgb_map))
-            predicted = most_probable(probabilities).byte().numpy()
+            answer = Answer(most_probable(probabilities).byte(), probabilities, None)
+            predicted = answer.mask.numpy()
             used = np.flatnonzero(((predicted > 0) | (truth > 0)) & (truth != IGNORED))
             used = used[np.linspace(0, len(used) - 1, min(len(used), _MOST_PIXELS)).astype(int)]
             kept = probabilities.flatten(1).numpy()[:, used]
             group = group_of(Path(name), self.regex) or name
-            self.cases.append(HeldOutCase(name, group, predicted, truth, kept, truth.ravel()[used]))
+            expected = measure_confidence(answer).expected_dice[1:]
+            self.cases.append(
+                HeldOutCase(name, group, pair.image, pair.mask, predicted, truth, kept, truth.ravel()[used], expected)
+            )

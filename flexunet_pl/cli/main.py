@@ -55,6 +55,9 @@ VERBS = {
         "decide by validation what is done behind a network, and how certain it is",
         "flexunet_pl.commands.postprocess:postprocess_runs",
     ),
+    "review": Verb(
+        "rank labels that look wrong, and images by what they would teach", "flexunet_pl.commands.review:review_data"
+    ),
     "augment": Verb("write variants of the training pictures beside them", "flexunet_pl.commands.augment:augment_data"),
     "phantom": Verb("draw a data set of thorax phantoms to try things on", "flexunet_pl.prepare.phantom:write_phantom"),
     "import-config": Verb(

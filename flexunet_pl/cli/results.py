@@ -14,6 +14,8 @@ from flexunet_pl.metrics.tables import make_table
 from flexunet_pl.prediction.writer import PredictionWriter
 from flexunet_pl.rgb_map import RgbMap
 
+_SHOWN = 10  # names of cases
+
 
 def report_fit(trainer: Trainer, watched: str | None, root: Path | None) -> None:
     """Say where the results of a training are.
@@ -63,8 +65,12 @@ def report_prediction(trainer: Trainer, writer: PredictionWriter) -> int:
     """
     writer.gather_failures(trainer)
     if trainer.is_global_zero:
+        flagged = writer.flagged()
         there = f" ({writer.done_before} were there already)" if writer.done_before else ""
-        say(f"masks written to {writer.output.output_dir}{there}")
+        say(f"masks written to {writer.output.output_dir}{there}; how far to trust each: confidence.csv")
+        if flagged:
+            shown = ", ".join(flagged[:_SHOWN]) + (", ..." if len(flagged) > _SHOWN else "")
+            say(f"{len(flagged)} to be looked at (trust below {writer.output.flag_below:g}): {shown}")
         if writer.failed:
             say(f"{len(writer.failed)} could not be predicted: {', '.join(sorted(writer.failed))}")
     return 1 if writer.failed else 0

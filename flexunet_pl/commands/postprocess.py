@@ -1,6 +1,7 @@
 """The verb `postprocess`: how far a trained network can be trusted, and what to do behind it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,21 +38,10 @@ def postprocess_runs(
             picture is a patient of its own, which makes the intervals too narrow where it is not.
         out: The JSON file for what was found; by default postprocessing.json in that folder.
         dry_run: Whether the checkpoints stay as they are.
-
-    Raises:
-        UserError: If a checkpoint does not lie in the folder of its run.
     """
     files = checkpoint_files(runs)
     names = read_saved_model(files[0]).rgb_map.names
-    cases: list[HeldOutCase] = []
-    for file in files:
-        config = file.parent.parent / "config.yaml"
-        if not config.is_file():
-            raise UserError(f"{file}: does not lie in the folder of its run, which tells how it was validated")
-        kept = HeldOut(group_regex)
-        words = ["-c", str(config), "--ckpt_path", str(file), "--trainer.logger", "false"]
-        run("validate", words, callbacks=[kept])
-        cases += kept.cases
+    cases = predict_held_out(files, group_regex)
     evidence = choose_steps([Judged(case.group, case.predicted, case.truth) for case in cases], names)
     calibration = calibrate(
         [case.probabilities for case in cases], [case.classes for case in cases], [case.group for case in cases]
@@ -78,6 +68,31 @@ def postprocess_runs(
         checkpoint["hyper_parameters"] |= {"temperature": calibration.temperature, "postprocessing": steps or None}
         AtomicCheckpointIO().save_checkpoint(checkpoint, file)
     say(f"written into {', '.join(map(str, files))}; {target} has all that was tried")
+
+
+def predict_held_out(files: Sequence[Path], group_regex: str | None) -> list[HeldOutCase]:
+    """Predict the validation cases of runs, each by the network that was not trained on them.
+
+    Args:
+        files: Checkpoints in the folders of their runs.
+        group_regex: Finds the patient in a file's name.
+
+    Returns:
+        The cases of all.
+
+    Raises:
+        UserError: If a checkpoint does not lie in the folder of its run.
+    """
+    cases: list[HeldOutCase] = []
+    for file in files:
+        config = file.parent.parent / "config.yaml"
+        if not config.is_file():
+            raise UserError(f"{file}: does not lie in the folder of its run, which tells how it was validated")
+        kept = HeldOut(group_regex)
+        words = ["-c", str(config), "--ckpt_path", str(file), "--trainer.logger", "false"]
+        run("validate", words, callbacks=[kept])
+        cases += kept.cases
+    return cases
 
 
 def _print(evidence: list[Evidence], calibration: Calibration, cases: int, groups: int) -> None:

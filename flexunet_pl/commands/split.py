@@ -12,6 +12,7 @@ from flexunet_pl.common.cells import guard
 from flexunet_pl.common.console import say, show_progress
 from flexunet_pl.common.errors import DataError, UserError
 from flexunet_pl.common.files import sha256_of, written_in_place
+from flexunet_pl.io.decisions import read_rejected, without_rejected
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.pairing import PairingRule
@@ -33,6 +34,7 @@ def split_data(
     seed: int = 137,
     unknown_colors: UnknownColors = "error",
     pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
+    decisions: Path | None = None,
 ) -> None:
     """Split a folder that holds images and masks into train, valid and test: 80, 15 and 5 %, by patient.
 
@@ -53,6 +55,7 @@ def split_data(
             of the nearest colour.
         pairing: How the names of images and masks go together, such as {image: "(.+)", mask: "(.+)_mask"}; by stem
             where none is given. In the split all masks are named as their images.
+        decisions: File that the page of `flexunet review` saved; what was rejected there is left out.
 
     Raises:
         DataError: If the files do not pair, or a mask cannot be read.
@@ -64,6 +67,8 @@ def split_data(
         raise UserError(f"folds ({folds}) must be at least 2")
     regex = parse_group_regex(group_regex)
     pairs = _pairs(src, pairing)
+    if decisions is not None:
+        pairs = without_rejected(pairs, read_rejected(decisions))
     groups = [_group(pair, regex) for pair in pairs]
     known = RgbMap.parse(rgb_map) if rgb_map is not None else None
     write_split(out, pairs, groups, known, folds, mode, seed, unknown_colors)

@@ -20,6 +20,7 @@ from flexunet_pl.data.patches import PatchCutter
 from flexunet_pl.data.predicting import PredictingDataModule
 from flexunet_pl.data.sampler import EpochSampler
 from flexunet_pl.data.splits import check_numbers, list_split, split_folder
+from flexunet_pl.io.decisions import read_rejected, without_rejected
 from flexunet_pl.io.images import ImageReader
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.neighbours import check_numbered
@@ -77,6 +78,8 @@ class SegmentationDataModule(PredictingDataModule):
         unknown_colors: What a region of a mask is whose colour is no class: `error`; `background`; or `nearest`, the
             class of the nearest colour, which then decides for every pixel of a smoothed border too, as in the
             original.
+        decisions: File that the page of `flexunet review` saved: what was rejected there is left out of training and
+            validation.
         inference: How the network will be applied to what is predicted.
         output: Where predictions go: what is there already is not predicted again.
     """
@@ -104,6 +107,7 @@ class SegmentationDataModule(PredictingDataModule):
         fold: int | None = None,
         unknown_colors: UnknownColors = "error",
         pairing: PairingRule = PairingRule(),  # noqa: B008 - it is frozen
+        decisions: Path | None = None,
         inference: Inference | None = None,
         output: PredictionOutput | None = None,
     ) -> None:
@@ -132,6 +136,7 @@ class SegmentationDataModule(PredictingDataModule):
         self.fold = fold
         self.unknown_colors = unknown_colors
         self.pairing = pairing
+        self.decisions = decisions
         self.pairs: dict[str, list[Pair]] = {}
         self.volume = volume
         self.patches = patches
@@ -160,7 +165,10 @@ class SegmentationDataModule(PredictingDataModule):
         """
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage, ()):
             if split not in self.pairs:
-                self.pairs[split] = list_split(self.folder(split), self.pairing, self.reader.slice_channels)
+                pairs = list_split(self.folder(split), self.pairing, self.reader.slice_channels)
+                if self.decisions is not None and split != "test":
+                    pairs = without_rejected(pairs, read_rejected(self.decisions))
+                self.pairs[split] = pairs
         if stage == "fit" and self.reader.neighbours:
             check_numbered([pair.image for pair in self.pairs["train"]])
         if stage == "predict":

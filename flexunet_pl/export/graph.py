@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from flexunet_pl.models.behind import with_temperature
 from flexunet_pl.models.build import size_factor
-from flexunet_pl.models.inference import all_logits, class_logits, class_probabilities, with_temperature
+from flexunet_pl.models.inference import all_logits, class_logits, class_probabilities
 from flexunet_pl.rgb_map import RgbMap
 
 Fit = Literal["resize", "pad"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.tensors import most_probable
-from flexunet_runtime.postprocess import Step, parse_steps
+from flexunet_pl.models.behind import with_temperature
 from flexunet_runtime.tiles import Tiling
 
 _NO_FLIP: tuple[int, ...] = ()
@@ -27,16 +27,18 @@ class Answer(NamedTuple):
         probabilities: Shape ``(K, H, W)``, float32, each pixel's sum is 1.
         uncertainty: Entropy of the probabilities in units of its largest value, shape ``(H, W)``, 0..1; None without
             dropout passes.
+        opinions: Masks of the members of an ensemble, of flips and dropout passes, shape ``(M, H, W)``, uint8; None of
+            a single one.
     """
 
     mask: Tensor
     probabilities: Tensor
     uncertainty: Tensor | None
+    opinions: Tensor | None = None
 
     def cpu(self) -> "Answer":
         """Return a copy on the CPU."""
-        uncertainty = self.uncertainty.cpu() if self.uncertainty is not None else None
-        return Answer(self.mask.cpu(), self.probabilities.cpu(), uncertainty)
+        return Answer(*(tensor.cpu() if tensor is not None else None for tensor in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Inference:
         flips = _FLIPS if self.tta == "flips" else (_NO_FLIP,)
         passes = list(product(flips, range(max(1, self.mc_dropout))))
         sums: list[Tensor] = []
+        opinions: list[list[Tensor]] = [[] for _ in sizes]
         answers = []
         with _dropout(network, at_work=self.mc_dropout > 0):
             for flip, _ in passes:
@@ -133,10 +136,12 @@ class Inference:
                     if i == len(sums):
                         sums.append(z.new_zeros(classes, *z.shape[1:]))
                     sums[i] += class_probabilities(z, classes)
-        for total in sums:
+                    opinions[i].append(most_probable(by_member(z, classes)).byte())
+        for total, of_image in zip(sums, opinions, strict=True):
             mean = total / len(passes)
             told = with_temperature(mean, temperature)
-            answers.append(Answer(most_probable(mean).byte(), told, _entropy(told) if self.mc_dropout else None))
+            uncertainty = _entropy(told) if self.mc_dropout else None
+            answers.append(Answer(most_probable(mean).byte(), told, uncertainty, torch.cat(of_image)))
         return answers
 
     def _blend(self, network: nn.Module, image: Tensor, tile: tuple[int, int]) -> Tensor:
@@ -174,58 +179,6 @@ def class_probabilities(logits: Tensor, classes: int) -> Tensor:
 def by_member(logits: Tensor, classes: int) -> Tensor:
     """Return logits ``(..., M * K, H, W)`` of M networks as ``(..., M, K, H, W)``."""
     return logits.reshape(*logits.shape[:-3], -1, classes, *logits.shape[-2:])
-
-
-def check_temperature(temperature: float) -> float:
-    """Refuse a temperature that no calibration gives.
-
-    Args:
-        temperature: Read from a file, or given.
-
-    Returns:
-        The same.
-
-    Raises:
-        UserError: If it is no number of 0.05 to 20.
-    """
-    if not (isinstance(temperature, int | float) and 0.05 <= temperature <= 20):
-        raise UserError(f"model.temperature is {str(temperature)[:100]}; expected a number of 0.05 to 20")
-    return float(temperature)
-
-
-def read_steps(value: Any, names: Sequence[str]) -> tuple[Step, ...]:
-    """Read what is done with masks behind the network; see `parse_steps`.
-
-    Args:
-        value: Plain data, from a file or given.
-        names: Of the classes.
-
-    Returns:
-        The steps.
-
-    Raises:
-        UserError: If it is something else.
-    """
-    try:
-        return parse_steps(value, names)
-    except ValueError as error:
-        raise UserError(f"model.postprocessing {error}") from error
-
-
-def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
-    """Return the probabilities that logits divided by a temperature stand for.
-
-    Args:
-        probabilities: Shape ``(..., K, H, W)``.
-        temperature: Above 1 makes them less certain, below 1 more; the most probable class stays so.
-
-    Returns:
-        The same shape.
-    """
-    if temperature == 1:
-        return probabilities
-    raised = probabilities ** (1 / temperature)
-    return raised / raised.sum(dim=-3, keepdim=True)
 
 
 def all_logits(network: nn.Module, image: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from flexunet_pl.common.class_positions import POSITIONS
 from flexunet_pl.common.errors import ModelFileError, UserError
 from flexunet_pl.io.dataset_facts import DatasetFacts
 from flexunet_pl.io.images import ImageReader
+from flexunet_pl.models.behind import check_temperature, read_steps
 from flexunet_pl.models.build import build_network, for_pixels
-from flexunet_pl.models.inference import check_temperature, read_steps
 from flexunet_pl.models.weight_mismatch import explain_mismatch
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_runtime.bands import MAX_BANDS

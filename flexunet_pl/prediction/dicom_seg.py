@@ -36,7 +36,9 @@ def require_highdicom() -> None:
         ) from error
 
 
-def write_dicom_seg(path: Path, labels: NDArray[np.uint8], series: Path, like: Volume, rgb_map: RgbMap) -> None:
+def write_dicom_seg(
+    path: Path, labels: NDArray[np.uint8], series: Path, like: Volume, rgb_map: RgbMap, comment: str = ""
+) -> None:
     """Write a DICOM Segmentation object that refers to the series it was made from; one binary segment per class.
 
     Args:
@@ -45,12 +47,15 @@ def write_dicom_seg(path: Path, labels: NDArray[np.uint8], series: Path, like: V
         series: Folder of the DICOM series.
         like: The volume that was read from it.
         rgb_map: The classes; the background has no segment.
+        comment: What stands there as its Image Comments.
 
     Raises:
         DataError: If the series lacks what the standard asks for, such as the patient's data.
     """
     try:
         segmentation = _make_segmentation(labels, series, like, rgb_map)
+        if comment:
+            segmentation.ImageComments = comment
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(

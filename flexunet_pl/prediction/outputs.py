@@ -15,6 +15,7 @@ from flexunet_pl.io.masks import write_mask
 from flexunet_pl.io.overlays import add_legend, draw_overlay
 from flexunet_pl.io.volume_slices import SliceReader, join_slices, read_case
 from flexunet_pl.io.volumes import Volume, write_volume
+from flexunet_pl.models.confidence import Confidence
 from flexunet_pl.models.inference import Answer
 from flexunet_pl.prediction.dicom_seg import write_dicom_seg
 from flexunet_pl.prediction.plan import PredictionOutput
@@ -68,13 +69,16 @@ class VolumeResult:
         self.output = output
         self.masks: list[NDArray[np.uint8]] = []
         self.uncertainty: list[NDArray[np.float16]] = []
+        self.confidence: Confidence | None = None
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Answer, confidence: Confidence) -> None:
         """Take the next slice.
 
         Args:
             answer: On the CPU.
+            confidence: How far it can be trusted.
         """
+        self.confidence = confidence if self.confidence is None else self.confidence.joined(confidence)
         self.masks.append(answer.mask.numpy())
         if self.output.probabilities:
             path = self.folder / self.case.name / "probabilities" / f"{len(self.masks):04}.npz"
@@ -82,8 +86,12 @@ class VolumeResult:
         if answer.uncertainty is not None:
             self.uncertainty.append(answer.uncertainty.numpy().astype(np.float16))  # a volume of them is kept
 
-    def finish(self) -> None:
-        """Write all but the probabilities, which are written slice by slice."""
+    def finish(self, comment: str) -> None:
+        """Write all but the probabilities, which are written slice by slice.
+
+        Args:
+            comment: How far the volume can be trusted, for those who look at a DICOM Segmentation.
+        """
         volume = read_case(self.case, self.source.rules)
         if volume.forms_disagree:
             say(f"note: {self.case.path}: sform and qform disagree; the label has both as they are")
@@ -97,7 +105,7 @@ class VolumeResult:
             self._write_values(target.with_name(f"{Path(self.case.name).name}.uncertainty{suffix}"), values, volume)
         if self.output.dicom_seg and self.case.is_dicom:
             path = target.with_name(f"{Path(self.case.name).name}.seg.dcm")
-            write_dicom_seg(path, labels, self.case.path, volume, self.rgb_map)
+            write_dicom_seg(path, labels, self.case.path, volume, self.rgb_map, comment)
         self._write_pictures()
 
     def _write_values(self, path: Path, values: NDArray[Any], volume: Volume) -> None:

@@ -17,6 +17,7 @@ from flexunet_pl.prediction.resume import PredictionRecord
 
 SUBFOLDERS = ("overlays", "probabilities", "uncertainty")
 
+_OF_A_CALL = ("output_dir", "overwrite", "flag_below")  # settings that change no file of a case
 _OF_VOLUME = ("slices", "masks", "overlays", "probabilities")  # folders in that of a volume
 
 
@@ -36,6 +37,8 @@ class PredictionOutput:
         video: Whether to write the overlays of a volume as a film, ``overlays.gif`` or ``overlays.mp4``.
         dicom_seg: Whether to write a DICOM Segmentation object for each DICOM series.
         overwrite: Whether a folder that is not empty may be written to, and all of it predicted again.
+        flag_below: Trust, 0..1, below which a case is flagged for a human in ``confidence.csv``, which lists how far
+            each mask can be trusted.
     """
 
     output_dir: Path | None = None
@@ -45,6 +48,7 @@ class PredictionOutput:
     video: Literal["none", "gif", "mp4"] = "none"
     dicom_seg: bool = False
     overwrite: bool = False
+    flag_below: float | None = None
 
     def check(self, source: Path) -> Path:
         """Refuse a place that cannot be written to, or what cannot be written.
@@ -134,7 +138,7 @@ def plan_prediction(
         twin = _colliding(cases)
         if twin is not None:
             raise UserError(f"{twin.path}: its folder has the name of one of our own; rename it, or predict it alone")
-        made = {key: value for key, value in asdict(output).items() if key not in {"output_dir", "overwrite"}}
+        made = {key: value for key, value in asdict(output).items() if key not in _OF_A_CALL}
         settings: dict[str, Any] = {"prediction": made, "inference": asdict(inference), "volume": asdict(rules)}
         record = PredictionRecord(folder, checkpoint, settings)
         if not output.overwrite and record.goes_on():

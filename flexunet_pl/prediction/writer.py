@@ -12,7 +12,9 @@ from flexunet_pl.common.distributed import gather
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.cases import Case
 from flexunet_pl.io.volume_slices import SliceReader
+from flexunet_pl.models.confidence import Confidence, measure_confidence
 from flexunet_pl.models.inference import Answer
+from flexunet_pl.prediction.confidence_table import ConfidenceTable, describe, trust
 from flexunet_pl.prediction.outputs import VolumeResult, write_image_result
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan
 from flexunet_pl.rgb_map import RgbMap
@@ -33,6 +35,8 @@ class PredictionWriter(BasePredictionWriter):
         self._cases: dict[str, Case] = {}
         self._source: SliceReader | None = None
         self._volume: VolumeResult | None = None
+        self._trusted: ConfidenceTable | None = None
+        self._names: tuple[str, ...] = ()
 
     @property
     def done_before(self) -> int:
@@ -49,9 +53,14 @@ class PredictionWriter(BasePredictionWriter):
         trainer.strategy.barrier()
         if plan.record is not None:
             plan.record.begin(trainer.global_rank, again=self.output.overwrite)
+            folder = plan.record.folder
+            self._trusted = ConfidenceTable(
+                folder, task.rgb_map.names, trainer.global_rank, again=self.output.overwrite
+            )
         self._plan = plan
         self._cases = {str(case.path): case for case in plan.cases}
         self._source = SliceReader(task.reader.alone, data.volume)
+        self._names = task.rgb_map.names
         for path, problem in plan.unusable.items():
             self._fail(path, problem)
 
@@ -92,18 +101,33 @@ class PredictionWriter(BasePredictionWriter):
         folder, source = self.output.output_dir, self._source
         if folder is None or source is None or self._plan is None:
             return False
+        confidence = measure_confidence(answer)
         if not case.is_volume:
             write_image_result(folder, case, answer, source, rgb_map, self.output)
+            self._trust(case, confidence)
             return True
         if self._volume is None or self._volume.case != case:
             self._volume = VolumeResult(folder, case, source, rgb_map, self.output)
         volume = self._volume
-        volume.add(answer)
+        volume.add(answer, confidence)
         if len(volume.masks) < self._plan.slices[str(case.path)]:
             return False
         self._volume = None
-        volume.finish()
+        volume.finish(self._trust(case, volume.confidence))
         return True
+
+    def _trust(self, case: Case, confidence: Confidence | None) -> str:
+        """Note how far a case can be trusted; returns it in words."""
+        if self._trusted is None or confidence is None or self._plan is None:
+            return ""
+        self._trusted.add(case.name, confidence)
+        below = self.output.flag_below
+        flagged = below is not None and trust(confidence) < below
+        return describe(confidence, self._names) + ("; to be looked at" if flagged else "")
+
+    def flagged(self) -> list[str]:
+        """Finish ``confidence.csv``, once all processes have written; returns the cases that are flagged."""
+        return self._trusted.finish(self.output.flag_below) if self._trusted is not None else []
 
     def gather_failures(self, trainer: Trainer) -> None:
         """Bring together what failed in all processes; a hook would not do: one that has nothing to do calls none.

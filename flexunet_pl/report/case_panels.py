@@ -111,12 +111,22 @@ def _draw(run: Run, test: TestRun, name: str) -> NDArray[np.uint8] | None:
         "image": image,
         "truth": draw_overlay(image, truth, run.rgb_map),
         "prediction": draw_overlay(image, predicted, run.rgb_map),
-        "errors": _draw_errors(image, truth, predicted),
+        "errors": draw_errors(image, truth, predicted),
     }
     return _side_by_side(panels)
 
 
-def _draw_errors(image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def draw_errors(image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw where a prediction differs from the truth: missed blue, invented red, another class yellow.
+
+    Args:
+        image: Shape ``(H, W, 3)``, uint8.
+        truth: Class index per pixel, shape ``(H, W)``, uint8.
+        predicted: The same of the prediction.
+
+    Returns:
+        Shape ``(H, W, 3)``, uint8.
+    """
     dark = (image // 2).astype(np.uint8)
     predicted = np.where(truth == IGNORED, truth, predicted)
     where = {

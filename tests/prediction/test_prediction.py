@@ -163,7 +163,7 @@ def test_a_broken_file_is_named_the_rest_goes_on_and_a_second_run_does_what_is_l
         assert said.count(f"in/{name}: ") == 1
     assert "3 could not be predicted" in said
     assert sorted(p.name for p in (workspace / "out").iterdir()) == sorted(
-        [*good, "v.nii.gz", "prediction.json", "predicted.csv"]
+        [*good, "v.nii.gz", "prediction.json", "predicted.csv", "confidence.csv"]
     )
     written = {p.name: p.stat().st_mtime_ns for p in (workspace / "out").iterdir() if p.suffix == ".png"}
     (workspace / "out" / good[0]).unlink()
