@@ -132,6 +132,7 @@ PREDICTION_SETTINGS = (
     "patches",
     "temperature",
     "postprocessing",
+    "never_empty",
     *DatasetFacts().plain(),
 )
 

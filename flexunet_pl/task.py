@@ -77,6 +77,8 @@ class SegmentationTask(ScoredModule):
         temperature: What logits are divided by before they become probabilities; `flexunet postprocess` finds it.
         postprocessing: What is done with masks behind the network, in test and prediction: a list of steps, as
             `flexunet postprocess` finds them.
+        never_empty: Whether each case that the network was validated on shows more than the background, which
+            `flexunet postprocess` sees: then a case in which none is predicted is not to be trusted.
         deep_supervision: Number of coarser levels of the decoder that are trained too, from half the image's size
             down, by heads that nothing but training knows. 0 for none.
         inference: How the network is applied in `predict_step`; once, to the resized image, where nothing is given.
@@ -93,6 +95,7 @@ class SegmentationTask(ScoredModule):
         patches: bool = False,
         temperature: float = 1.0,
         postprocessing: list[dict[str, Any]] | None = None,
+        never_empty: bool = False,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | None = None,
         optimizer: OptimizerFactory = reference_optimizer,
@@ -118,6 +121,7 @@ class SegmentationTask(ScoredModule):
             weigh_classes(self.loss, _in_class_order(class_weights, self.rgb_map))
         self.patches = patches
         self.temperature = check_temperature(temperature)
+        self.never_empty = never_empty
         self.steps = read_steps(postprocessing, self.rgb_map.names)
         self.inference = (inference if inference is not None else Inference()).as_trained(on_patches=patches)
         # plain values, so that a checkpoint loads with weights_only
@@ -132,6 +136,7 @@ class SegmentationTask(ScoredModule):
                 "patches": patches,
                 "temperature": temperature,
                 "postprocessing": [step.plain() for step in self.steps] or None,
+                "never_empty": never_empty,
             },
             logger=False,
         )

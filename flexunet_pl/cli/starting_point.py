@@ -54,7 +54,7 @@ class StartingPoint:
         """
         settings = settings_of(self.saved, given)
         if self.verb == "fit":  # other weights are trusted otherwise
-            settings |= {"temperature": 1.0, "postprocessing": None}
+            settings |= {"temperature": 1.0, "postprocessing": None, "never_empty": False}
         if self.weights_alone:
             settings = {key: value for key, value in settings.items() if key == "network" or key not in named}
         return {"model": settings, "data": {"neighbours": self.saved.neighbours}}

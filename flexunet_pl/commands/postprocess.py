@@ -15,6 +15,7 @@ from flexunet_pl.common.checkpoint_set import checkpoint_files
 from flexunet_pl.common.console import harmless, say
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import written_in_place
+from flexunet_pl.io.masks import shows_foreground
 from flexunet_pl.metrics.calibration import Calibration, calibrate
 from flexunet_pl.metrics.step_choice import Evidence, Judged, choose_steps
 from flexunet_pl.models.load import read_saved_model
@@ -57,6 +58,7 @@ def postprocess_runs(
         "calibration": asdict(calibration),
         "tried": [asdict(found) | {"step": found.step.plain()} for found in evidence],
         "postprocessing": steps,
+        "never_empty": all(shows_foreground(case.truth) for case in cases),
     }
     with written_in_place(target) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -65,7 +67,11 @@ def postprocess_runs(
         return
     for file in files:
         checkpoint = read_checkpoint(file)
-        checkpoint["hyper_parameters"] |= {"temperature": calibration.temperature, "postprocessing": steps or None}
+        checkpoint["hyper_parameters"] |= {
+            "temperature": calibration.temperature,
+            "postprocessing": steps or None,
+            "never_empty": content["never_empty"],
+        }
         AtomicCheckpointIO().save_checkpoint(checkpoint, file)
     say(f"written into {', '.join(map(str, files))}; {target} has all that was tried")
 

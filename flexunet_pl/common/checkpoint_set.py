@@ -79,7 +79,7 @@ def merge_checkpoints(
     (first, reference), *others = settings.items()
     for path, other in others:
         for key in shared:
-            if other.get(key) != reference.get(key):
+            if (other.get(key) or None) != (reference.get(key) or None):  # older files lack what is off by default
                 raise ModelFileError(
                     f"{path}: its {key} is {str(other.get(key))[:200]} but that of {first} is "
                     f"{str(reference.get(key))[:200]}; only networks of the same task can predict together"

@@ -52,6 +52,22 @@ class Confidence(NamedTuple):
         agreement: Sums = np.where(self.either > 0, self.common / np.maximum(self.either, 1), 1.0).mean(axis=0)
         return agreement
 
+    def trust(self, *, never_empty: bool) -> float:
+        """Return how far the case can be trusted: the expected Dice of all foreground, times the agreement on it.
+
+        Args:
+            never_empty: Whether each case that the network was validated on shows foreground: then one in which none
+                is predicted is not to be trusted.
+
+        Returns:
+            0..1.
+        """
+        inside, predicted, expected = (sums[1:].sum() for sums in (self.inside, self.predicted, self.expected))
+        nothing = 0.0 if never_empty else 1 - self.highest[1:].max()
+        dice = 2 * inside / (predicted + expected) if predicted else nothing
+        common, either = self.common[:, 1:].sum(), self.either[:, 1:].sum()
+        return float(dice * (common / either if either else 1.0))
+
 
 def measure_confidence(answer: Answer) -> Confidence:
     """Measure how far an answer can be trusted.

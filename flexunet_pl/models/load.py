@@ -40,6 +40,7 @@ class SavedModel:
         patches: Whether it was trained on patches at the images' own resolution.
         temperature: What its logits are divided by before they become probabilities.
         postprocessing: What is done with its masks.
+        never_empty: Whether each case that it was validated on is known to show more than the background.
         facts: How the slices of volumes that were trained on became pictures, if it is known.
         network: Class path and arguments of the network, if they are known.
         weights: Of the network, by name.
@@ -57,6 +58,7 @@ class SavedModel:
     patches: bool
     temperature: float
     postprocessing: tuple[Step, ...]
+    never_empty: bool
     facts: DatasetFacts
     network: Mapping[str, Any] | None
     weights: Mapping[str, Any]
@@ -76,6 +78,7 @@ class SavedModel:
             "patches": self.patches,
             "temperature": self.temperature,
             "postprocessing": [step.plain() for step in self.postprocessing] or None,
+            "never_empty": self.never_empty,
         }
 
     def build(self) -> nn.Module:
@@ -171,6 +174,7 @@ def read_saved_model(source: Checkpoints) -> SavedModel:
         patches=saved.get("patches") is True,
         temperature=temperature,
         postprocessing=steps,
+        never_empty=saved.get("never_empty") is True,
         facts=facts,
         network=network,
         weights=network_weights(checkpoint["state_dict"]),

@@ -13,12 +13,6 @@ from flexunet_pl.models.confidence import Confidence
 NAME = "confidence.csv"
 
 
-def trust(confidence: Confidence) -> float:
-    """Return how far a case can be trusted, 0..1: its expected Dice, or the agreement where that is lower; the mean."""
-    agreement = np.nan_to_num(confidence.agreement[1:], nan=1.0)
-    return float(np.minimum(confidence.expected_dice[1:], agreement).mean())
-
-
 def describe(confidence: Confidence, class_names: Sequence[str]) -> str:
     """Return the Dice to be expected of each class but the background, as a text."""
     values = zip(class_names[1:], confidence.expected_dice[1:], strict=True)
@@ -44,8 +38,8 @@ class ConfidenceTable:
             for path in folder.glob("confidence*.csv"):
                 path.unlink()
 
-    def add(self, case: str, confidence: Confidence) -> None:
-        """Add a case."""
+    def add(self, case: str, confidence: Confidence, trust: float) -> None:
+        """Add a case, and how far it can be trusted, 0..1."""
         values = zip(confidence.expected_dice[1:], confidence.agreement[1:], strict=True)
         cells = [f"{value:.4f}" if np.isfinite(value) else "" for pair in values for value in pair]
         begun = self._path.is_file()
@@ -53,7 +47,7 @@ class ConfidenceTable:
             writer = csv.writer(file, lineterminator="\n")
             if not begun:
                 writer.writerow(map(guard, self._header))
-            writer.writerow([guard(case), f"{trust(confidence):.4f}", "", *cells])
+            writer.writerow([guard(case), f"{trust:.4f}", "", *cells])
 
     def finish(self, flag_below: float | None) -> list[str]:
         """Bring the lines of all processes together, the least trusted first, and flag some.

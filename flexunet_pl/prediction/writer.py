@@ -14,7 +14,7 @@ from flexunet_pl.io.cases import Case
 from flexunet_pl.io.volume_slices import SliceReader
 from flexunet_pl.models.confidence import Confidence, measure_confidence
 from flexunet_pl.models.inference import Answer
-from flexunet_pl.prediction.confidence_table import ConfidenceTable, describe, trust
+from flexunet_pl.prediction.confidence_table import ConfidenceTable, describe
 from flexunet_pl.prediction.outputs import VolumeResult, write_image_result
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan
 from flexunet_pl.rgb_map import RgbMap
@@ -37,6 +37,7 @@ class PredictionWriter(BasePredictionWriter):
         self._volume: VolumeResult | None = None
         self._trusted: ConfidenceTable | None = None
         self._names: tuple[str, ...] = ()
+        self._never_empty = False
 
     @property
     def done_before(self) -> int:
@@ -60,7 +61,7 @@ class PredictionWriter(BasePredictionWriter):
         self._plan = plan
         self._cases = {str(case.path): case for case in plan.cases}
         self._source = SliceReader(task.reader.alone, data.volume)
-        self._names = task.rgb_map.names
+        self._names, self._never_empty = task.rgb_map.names, task.never_empty
         for path, problem in plan.unusable.items():
             self._fail(path, problem)
 
@@ -120,9 +121,9 @@ class PredictionWriter(BasePredictionWriter):
         """Note how far a case can be trusted; returns it in words."""
         if self._trusted is None or confidence is None or self._plan is None:
             return ""
-        self._trusted.add(case.name, confidence)
-        below = self.output.flag_below
-        flagged = below is not None and trust(confidence) < below
+        trust, below = confidence.trust(never_empty=self._never_empty), self.output.flag_below
+        self._trusted.add(case.name, confidence, trust)
+        flagged = below is not None and trust < below
         return describe(confidence, self._names) + ("; to be looked at" if flagged else "")
 
     def flagged(self) -> list[str]:
