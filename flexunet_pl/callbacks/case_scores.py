@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,12 +19,14 @@ from flexunet_pl.common.tensors import most_probable
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
-from flexunet_pl.metrics.calibration import calibration_error
+from flexunet_pl.metrics.calibration import calibration_error, reliability, risk_curve
 from flexunet_pl.metrics.per_case import ClassScore, make_surfaces, measure_case
 from flexunet_pl.metrics.summary import summarise_cases
 from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summary
 from flexunet_pl.models.behind import with_temperature
-from flexunet_pl.models.inference import class_probabilities, resize_logits
+from flexunet_pl.models.confidence import Confidence, measure_confidence
+from flexunet_pl.models.inference import Answer, by_member, class_probabilities, resize_logits
+from flexunet_pl.prediction.confidence_table import ConfidenceTable
 from flexunet_pl.rgb_map import IGNORED
 from flexunet_pl.task import SegmentationTask
 from flexunet_runtime.postprocess import postprocess
@@ -37,6 +40,8 @@ class _Case:
     scores: list[ClassScore]
     entropy: float
     calibration: float
+    reliability: NDArray[np.float64]
+    confidence: Confidence
     confusion: NDArray[np.int64]
     size: tuple[int, ...]
 
@@ -107,24 +112,31 @@ class CaseScores(Callback):
         mask, rgb_map, classes = at_network, task.rgb_map, len(task.rgb_map)
         if not self.network_size and name in self._truths:
             mask = read_mask(self._truths[name], rgb_map, self._unknown)
-        p = class_probabilities(resize_logits(logits, mask.shape), classes)
+        resized = resize_logits(logits, mask.shape)
+        p = class_probabilities(resized, classes)
         predicted = postprocess(most_probable(p).byte().numpy(), task.steps, rgb_map.names)
-        told = with_temperature(p, task.temperature).numpy()
+        told = with_temperature(p, task.temperature)
         scores = measure_case(name, self._group(name), predicted, mask, rgb_map.names, self.surfaces)
         confusion = _count_pairs(mask, predicted, classes)
         entropy = _cross_entropy(class_probabilities(logits, classes).numpy(), at_network)
         if self.masks and self._place is not None:
             write_mask(self._place / "masks" / f"{name}.png", predicted, rgb_map)
-        return _Case(name, scores, entropy, calibration_error(told, mask), confusion, mask.shape)
+        opinions = most_probable(by_member(resized, classes)).byte() if len(resized) > classes else None
+        confidence = measure_confidence(Answer(torch.from_numpy(predicted), told, None, opinions))
+        sure = reliability(told.numpy(), mask)
+        return _Case(
+            name, scores, entropy, calibration_error(told.numpy(), mask), sure, confidence, confusion, mask.shape
+        )
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tables and print the summary."""
         cases = sorted((c for part in gather(trainer, self.cases) for c in part), key=lambda case: case.name)
         if trainer.is_global_zero:
-            self._report(cases, float(trainer.callback_metrics["test/dice_coef_multiclass"]))
+            self._report(cases, float(trainer.callback_metrics["test/dice_coef_multiclass"]), pl_module)
         trainer.strategy.barrier()  # a process that ended now would take the others' connections with it
 
-    def _report(self, cases: list[_Case], dice_coef_multiclass: float) -> None:
+    def _report(self, cases: list[_Case], dice_coef_multiclass: float, pl_module: LightningModule) -> None:
+        task: Any = pl_module
         scores = [score for case in cases for score in case.scores]
         summaries = summarise_cases(scores)
         reference = {
@@ -133,6 +145,9 @@ class CaseScores(Callback):
         }
         calibration = [case.calibration for case in cases if np.isfinite(case.calibration)]
         error = float(np.mean(calibration)) if calibration else float("nan")
+        trust = [case.confidence.trust(never_empty=task.never_empty) for case in cases]
+        risk = risk_curve(trust, [_mean_dice(case.scores) for case in cases])
+        aurc = float(risk.mean()) if len(risk) else float("nan")
         place, size = self._place, self._size_of(cases)
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
@@ -140,13 +155,19 @@ class CaseScores(Callback):
             confusion = np.sum([case.confusion for case in cases], axis=0).tolist()
             facts = {"cases": len(cases), "unit": self.unit, "calibration_error": error, "confusion": confusion}
             facts["measured_at"] = size
+            facts |= {"aurc": aurc, "risk": risk.tolist()}
+            facts["reliability"] = np.sum([case.reliability for case in cases], axis=0).tolist()
+            table = ConfidenceTable(place, task.rgb_map.names, 0, again=True)
+            for case, value in zip(cases, trust, strict=True):
+                table.add(case.name, case.confidence, value)
+            table.finish(None)
             facts |= {"tolerance": self.surfaces.tolerance if self.surfaces is not None else None, **reference}
             write_summary(place, summaries, facts)
             with written_in_place(place / "evaluation.csv") as temporary, temporary.open("w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows((k, f"{v:.4f}") for k, v in reference.items())
             say(f"tables written to {place}")
         print_summary(summaries, f"test, {len(cases)} cases, measured at {size}", self.surfaces, self.unit)
-        say(f"calibration error {error:.4f}, over the pixels of foreground")
+        say(f"calibration error {error:.4f}, over the pixels of foreground; area under risk-coverage {aurc:.4f}")
         say(
             f"categorical_crossentropy {reference['categorical_crossentropy']:.4f}, dice_coef_multiclass "
             f"{dice_coef_multiclass:.4f} (the reference's; they count the background)"
@@ -163,6 +184,12 @@ class CaseScores(Callback):
         if group is None and self.regex is not None:
             raise UserError(f"{name}: scores.group_regex finds no patient in this name; correct the expression")
         return name if group is None else group
+
+
+def _mean_dice(scores: list[ClassScore]) -> float:
+    """Return the mean over the classes that the case shows."""
+    shown = [score.values["dice"] for score in scores if score.tp + score.fn]
+    return float(np.mean(shown)) if shown else float("nan")
 
 
 def _count_pairs(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from flexunet_pl.report.blocks import Section, Text
 from flexunet_pl.report.case_panels import case_section
 from flexunet_pl.report.render import write_html, write_markdown
 from flexunet_pl.report.run_folder import Run, read_run
-from flexunet_pl.report.scores import original_section, score_section, spread_section
+from flexunet_pl.report.scores import original_section, score_section, spread_section, trust_section
 from flexunet_pl.report.training import curve_section, data_section, film_section, run_section
 
 
@@ -53,7 +53,9 @@ def _sections(run: Run) -> list[Section]:
         of_test = [Section("Scores on the test data", [Text(f"The run was not tested yet: {command}", "warning")])]
     else:
         try:
-            of_test = [f(run, tested) for f in (score_section, case_section, spread_section, original_section)]
+            of_test = [
+                f(run, tested) for f in (score_section, case_section, spread_section, trust_section, original_section)
+            ]
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             if isinstance(error, UserError):
                 raise

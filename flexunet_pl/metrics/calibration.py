@@ -12,6 +12,40 @@ _BINS = 15
 _COLDEST, _HOTTEST = 0.2, 10.0  # temperatures that are looked for
 
 
+def reliability(probabilities: NDArray[np.float32], truth: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Count, by how certain a case's pixels are, how many are right: those that are or are predicted foreground.
+
+    Args:
+        probabilities: Shape ``(K, H, W)``.
+        truth: Class index per pixel, shape ``(H, W)``; `IGNORED` where a pixel does not count.
+
+    Returns:
+        Shape ``(3, 15)``, by equal bins of certainty: sum of the certainty, pixels that are right, pixels.
+    """
+    predicted, certainty = probabilities.argmax(axis=0), probabilities.max(axis=0)
+    used = ((predicted > 0) | (truth > 0)) & (truth != IGNORED)
+    right, certain = (predicted == truth)[used], certainty[used].astype(np.float64)
+    bins = np.minimum((certain * _BINS).astype(np.int64), _BINS - 1)
+    return np.stack([np.bincount(bins, weights=weights, minlength=_BINS) for weights in (certain, right, None)])
+
+
+def risk_curve(trust: Sequence[float], dice: Sequence[float]) -> NDArray[np.float64]:
+    """Return the risk that is left where the least trusted cases are handed to a human.
+
+    Args:
+        trust: How far each case can be trusted.
+        dice: Its Dice; cases where that is not defined are left out.
+
+    Returns:
+        Mean of 1 - Dice over the most trusted case, the two most trusted, and so on; its mean is the area under the
+        risk-coverage curve (AURC).
+    """
+    pairs = sorted(((-t, d) for t, d in zip(trust, dice, strict=True) if np.isfinite(d)), key=lambda pair: pair[0])
+    risks = 1 - np.array([d for _, d in pairs])
+    curve: NDArray[np.float64] = np.cumsum(risks) / np.arange(1, len(risks) + 1)
+    return curve
+
+
 def calibration_error(probabilities: NDArray[np.float32], truth: NDArray[np.uint8]) -> float:
     """Compute the expected calibration error of a case, over the pixels that are or are predicted foreground.
 
@@ -25,15 +59,8 @@ def calibration_error(probabilities: NDArray[np.float32], truth: NDArray[np.uint
         The mean difference of certainty and share of right pixels, over 15 equal bins of certainty, weighted by their
         pixels, in 0..1; NaN without such a pixel.
     """
-    predicted, certainty = probabilities.argmax(axis=0), probabilities.max(axis=0)
-    used = ((predicted > 0) | (truth > 0)) & (truth != IGNORED)
-    count = np.count_nonzero(used)
-    if not count:
-        return float("nan")
-    right, certain = (predicted == truth)[used], certainty[used].astype(np.float64)
-    bins = np.minimum((certain * _BINS).astype(np.int64), _BINS - 1)
-    gaps = np.bincount(bins, weights=right - certain, minlength=_BINS)
-    return float(np.abs(gaps).sum() / count)
+    certain, right, pixels = reliability(probabilities, truth)
+    return float(np.abs(right - certain).sum() / pixels.sum()) if pixels.any() else float("nan")
 
 
 @dataclass(frozen=True)

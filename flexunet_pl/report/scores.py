@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from flexunet_pl.metrics.intervals import FEW_GROUPS
 from flexunet_pl.metrics.score_table import NOTE, NOTE_ON_DISTANCES, score_rows
@@ -109,6 +110,48 @@ def spread_section(run: Run, test: TestRun) -> Section:
         caption = "Of the pixels of each true class (row), the share that was predicted as each class (column)."
         blocks.append(Table(["", *names], rows, caption, shares.tolist()))
     return Section("Spread and confusion", blocks)
+
+
+def trust_section(run: Run, test: TestRun) -> Section:
+    """Show whether probabilities are as often right as they say, and what is left where doubtful cases are looked at.
+
+    Args:
+        run: The run.
+        test: Its test.
+    """
+    certain, right, pixels = np.asarray(test.summary.get("reliability") or np.zeros((3, 1)), dtype=float)
+    blocks: list[Text | Table | Picture] = []
+    if pixels.any():
+        caption = "Share of right pixels by how certain they are, of the foreground. On the dashed line both are equal."
+        blocks.append(chart("reliability", caption, lambda f: _reliability(f, certain, right, pixels), (5, 4)))
+    risk = test.summary.get("risk") or []
+    if len(risk) > 1:
+        caption = (
+            f"Mean of 1 - Dice over the cases that are trusted most (area {test.summary['aurc']:.3f}); others would "
+            "be looked at by a human. confidence.csv lists how far each can be trusted."
+        )
+        blocks.append(chart("risk_coverage", caption, lambda f: _risk(f, risk), (5, 4)))
+    return Section(
+        "Trust", blocks or [Text("The test was made before trust was measured; `flexunet test` measures it.")]
+    )
+
+
+def _reliability(
+    figure: Figure, certain: NDArray[np.float64], right: NDArray[np.float64], pixels: NDArray[np.float64]
+) -> None:
+    axes = figure.subplots()
+    shown = pixels > 0
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle="--")
+    axes.plot(certain[shown] / pixels[shown], right[shown] / pixels[shown], marker="o")
+    axes.set(xlabel="probability", ylabel="share of right pixels", xlim=(0, 1), ylim=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _risk(figure: Figure, risk: list[float]) -> None:
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(risk) + 1) / len(risk), risk)
+    axes.set(xlabel="share of cases trusted", ylabel="mean of 1 - Dice", xlim=(0, 1), ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _histograms(figure: Figure, rgb_map: RgbMap, test: TestRun, column: str) -> None:

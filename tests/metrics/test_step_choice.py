@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from flexunet_pl.metrics.calibration import calibrate, calibration_error
+from flexunet_pl.metrics.calibration import calibrate, calibration_error, reliability, risk_curve
 from flexunet_pl.metrics.step_choice import Judged, choose_steps
 from flexunet_pl.rgb_map import IGNORED
 from flexunet_runtime.postprocess import Step, postprocess
@@ -123,3 +123,23 @@ def test_one_patient_gives_no_temperature():
     probabilities, truths = zip(*(sample(rng, 3.0) for _ in range(4)), strict=True)
     assert calibrate(probabilities, truths, ["a"] * 4).temperature == 1
     assert calibrate([np.zeros((3, 0), np.float32)], [np.zeros(0, np.uint8)], ["a"]).temperature == 1
+
+
+def test_bins_are_those_of_the_calibration_error():
+    rng = np.random.default_rng(3)
+    told, classes = sample(rng, 2.0)
+    certain, right, pixels = reliability(told[:, None], classes[None])
+    assert pixels.sum() == ((told.argmax(0) > 0) | (classes > 0)).sum()
+    assert np.abs(right - certain).sum() / pixels.sum() == pytest.approx(
+        calibration_error(told[:, None], classes[None])
+    )
+    assert all(
+        b / 15 - 1e-6 <= c / n <= (b + 1) / 15 + 1e-6 for b, (c, n) in enumerate(zip(certain, pixels, strict=True)) if n
+    )
+
+
+def test_risk_falls_where_the_doubtful_are_left_out():
+    dice = [0.9, 0.2, 0.8, np.nan, 0.4]
+    assert risk_curve([0.9, 0.1, 0.8, 0.5, 0.2], dice) == pytest.approx([0.1, 0.15, 0.9 / 3, 1.7 / 4])
+    assert risk_curve([0.1, 0.9, 0.2, 0.5, 0.8], dice).mean() > risk_curve(dice, dice).mean()
+    assert not len(risk_curve([0.5], [np.nan]))
