@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
+import yaml
 
 from flexunet_pl import FlexUNet
 from flexunet_pl.cli.main import main
@@ -45,14 +46,16 @@ def my_data(workspace, phantoms):
             lesion = read_image(mask).any(axis=2)
             write_image(mask, np.repeat(np.where(lesion, 255, 0).astype(np.uint8)[..., None], 3, axis=2))
     (workspace / "configs").symlink_to(ROOT / "configs")
-    for kind in ("images", "masks"):
-        shutil.copytree(phantoms / "train" / kind, workspace / "all_my_slices" / kind)
+    for split in ("train", "valid", "test"):
+        shutil.copytree(phantoms / split, workspace / "all_my_slices", dirs_exist_ok=True)
     shutil.copytree(phantoms / "test" / "images", workspace / "mini_test" / "images")
     _write_volumes(sorted((workspace / "white" / "train" / "images").iterdir()), workspace / "Task06_Lung")
     shutil.copytree(phantoms / "test" / "images", workspace / "scans" / "pictures")
     shutil.copy(workspace / "Task06_Lung" / "imagesTr" / "lung_000.nii.gz", workspace / "scans")
     (workspace / "other_masks").symlink_to("masks")
     (workspace / "train_eval_infer.config").write_text(ORIGINAL)
+    config = yaml.safe_load((workspace / "c.yaml").read_text())
+    (workspace / "small.yaml").write_text(yaml.safe_dump({**config, "trainer": {**config["trainer"], "max_epochs": 1}}))
     save_keras_weights(FlexUNet(3, 2, 2, (3, 3), 3), workspace / "best_model.h5")
     return workspace / "my_data"
 
@@ -83,6 +86,9 @@ def small(words):
         "score",
         "report",
         "plan",
+        "folds",
+        "postprocess",
+        "review",
     }:
         return words
     if words[0] != "fit":
@@ -104,7 +110,7 @@ def small(words):
 def test_the_commands_of_the_readme_work(workspace, my_data, flexunet):
     ran = []
     for command in COMMANDS:
-        program, *words = shlex.split(command)
+        program, *words = shlex.split(command.replace("folds -c plan.yaml", "folds -c small.yaml"))
         if program != "flexunet":
             continue
         my_data.unlink(missing_ok=True)
@@ -115,6 +121,7 @@ def test_the_commands_of_the_readme_work(workspace, my_data, flexunet):
             flexunet(*small(words))
         ran.append(words[0])
     assert {"fit", "test", "predict", "score", "report", "import-config", "import-keras", "export"} <= set(ran)
+    assert {"folds", "postprocess", "review"} <= set(ran)
     assert {p.name for p in (workspace / "scan_labels").iterdir()} >= {"pictures", "lung_000.nii.gz", "lung_000"}
     assert (workspace / "runs" / "flexunet" / "version_0" / "test" / "version_0" / "test_scores.json").is_file()
     assert len(list((workspace / "masks").glob("*.png"))) == 3
