@@ -30,7 +30,7 @@ def test_a_label_is_doubted_by_what_the_network_expects():
     moved = doubt_label(disc(26, 9, 1), label, sure)
     assert moved.by_class.tolist() == [pytest.approx(0.95 - moved.dice[0]), 0]
     assert doubt_label(disc(26, 9, 1), label, unsure).score < moved.score
-    assert doubt_label(disc(20, 9, 2), label, np.array([0.95, 0.9])).score == pytest.approx(0.95 + 0.9)
+    assert doubt_label(disc(20, 9, 2), label, np.array([0.95, 0.9])).score == pytest.approx((0.95 + 0.9) / 2)
     everywhere = np.full_like(label, IGNORED)
     assert doubt_label(label, everywhere, np.array([0.95, 1.0])).score == 0
 
