@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import yaml
-
 from flexunet_pl.cli.lightning import run
 from flexunet_pl.common.console import say
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.files import check_input, sha256_of, written_in_place
+from flexunet_pl.common.yaml import read_yaml
 
 _RECORD = "folds.json"
 
@@ -57,10 +56,10 @@ def train_folds(
 
 
 def _root_of(config: Path) -> Path:
+    content = read_yaml(config)
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
         root = Path(content["data"]["root"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{config}: names no data.root; give the folder of the folds as --root") from error
     return root.parent if root.name.startswith("fold_") else root
 

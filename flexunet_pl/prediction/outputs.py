@@ -69,16 +69,14 @@ class VolumeResult:
         self.output = output
         self.masks: list[NDArray[np.uint8]] = []
         self.uncertainty: list[NDArray[np.float16]] = []
-        self.confidence: Confidence | None = None
+        self.confidence: Confidence  # of the slices so far; its writer sets it
 
-    def add(self, answer: Answer, confidence: Confidence) -> None:
+    def add(self, answer: Answer) -> None:
         """Take the next slice.
 
         Args:
             answer: On the CPU.
-            confidence: How far it can be trusted.
         """
-        self.confidence = confidence if self.confidence is None else self.confidence.joined(confidence)
         self.masks.append(answer.mask.numpy())
         if self.output.probabilities:
             path = self.folder / self.case.name / "probabilities" / f"{len(self.masks):04}.npz"

@@ -109,22 +109,24 @@ class PredictionWriter(BasePredictionWriter):
             return True
         if self._volume is None or self._volume.case != case:
             self._volume = VolumeResult(folder, case, source, rgb_map, self.output)
+        else:
+            confidence = self._volume.confidence.joined(confidence)
         volume = self._volume
-        volume.add(answer, confidence)
+        volume.confidence = confidence
+        volume.add(answer)
         if len(volume.masks) < self._plan.slices[str(case.path)]:
             return False
         self._volume = None
-        volume.finish(self._trust(case, volume.confidence))
+        below = self.output.flag_below
+        flagged = below is not None and confidence.trust(never_empty=self._never_empty) < below
+        volume.finish(describe(confidence, self._names) + ("; to be looked at" if flagged else ""))
+        self._trust(case, confidence)
         return True
 
-    def _trust(self, case: Case, confidence: Confidence | None) -> str:
-        """Note how far a case can be trusted; returns it in words."""
-        if self._trusted is None or confidence is None or self._plan is None:
-            return ""
-        trust, below = confidence.trust(never_empty=self._never_empty), self.output.flag_below
-        self._trusted.add(case.name, confidence, trust)
-        flagged = below is not None and trust < below
-        return describe(confidence, self._names) + ("; to be looked at" if flagged else "")
+    def _trust(self, case: Case, confidence: Confidence) -> None:
+        """Note how far a case can be trusted."""
+        if self._trusted is not None:
+            self._trusted.add(case.name, confidence, confidence.trust(never_empty=self._never_empty))
 
     def flagged(self) -> list[str]:
         """Finish ``confidence.csv``, once all processes have written; returns the cases that are flagged."""
