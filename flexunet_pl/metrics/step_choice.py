@@ -14,6 +14,7 @@ from flexunet_runtime.postprocess import FILL, LARGEST, SMALLEST, Step, find_par
 Index = NDArray[np.uint8]
 
 _SIZES = 6  # of parts that are tried as the smallest to stay
+_LEAST = 0.001  # gain in Dice, below which a step is not worth its while
 _FEWEST = 5  # groups, below which nothing is adopted
 _ERROR = 0.05  # probability with which any step that does not help is adopted, over all that are tried
 
@@ -54,8 +55,8 @@ class Evidence:
         low: Lower end of its interval over groups.
         high: Upper end.
         cases: Number of cases that the step changes.
-        adopted: Whether it is adopted: the interval lies above 0, most pixels that it changes become right, beyond
-            doubt too, and no other step for the class gains more.
+        adopted: Whether it is adopted: the gain is worth it, its interval above 0, most of the pixels changed become
+            right beyond doubt, and no other step for the class gains more.
     """
 
     step: Step
@@ -90,7 +91,11 @@ def choose_steps(cases: Sequence[Judged], names: Sequence[str], seed: int = 137)
             found.append(Evidence(step, float(gains.mean()), low, high, int(np.count_nonzero(gains))))
             # to predict more raises the Dice of what is guessed, too: most of what changes must become right
             righted = (2 * after.right - after.predicted) - (2 * before.right - before.predicted)
-            if low > 0 and bootstrap_mean(righted.tolist(), groups, confidence, seed)[0] > 0:
+            if (
+                low > 0
+                and found[-1].gain >= _LEAST
+                and bootstrap_mean(righted.tolist(), groups, confidence, seed)[0] > 0
+            ):
                 helping.append(found[-1])
         enough = len(set(groups)) >= _FEWEST
         best = max(helping, key=lambda evidence: evidence.gain, default=None)
