@@ -24,11 +24,11 @@ from flexunet_pl.metrics.per_case import ClassScore, make_surfaces, measure_case
 from flexunet_pl.metrics.summary import summarise_cases
 from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summary
 from flexunet_pl.models.behind import with_temperature
-from flexunet_pl.models.confidence import Confidence, measure_confidence
 from flexunet_pl.models.inference import Answer, by_member, class_probabilities, resize_logits
 from flexunet_pl.prediction.confidence_table import ConfidenceTable
 from flexunet_pl.rgb_map import IGNORED
 from flexunet_pl.task import SegmentationTask
+from flexunet_runtime.confidence import Confidence
 from flexunet_runtime.postprocess import postprocess
 
 
@@ -122,7 +122,7 @@ class CaseScores(Callback):
         if self.masks and self._place is not None:
             write_mask(self._place / "masks" / f"{name}.png", predicted, rgb_map)
         opinions = most_probable(by_member(resized, classes)).byte() if len(resized) > classes else None
-        confidence = measure_confidence(Answer(torch.from_numpy(predicted), told, None, opinions))
+        confidence = Answer(torch.from_numpy(predicted), told, None, opinions).confidence()
         sure = reliability(told.numpy(), mask)
         return _Case(
             name, scores, entropy, calibration_error(told.numpy(), mask), sure, confidence, confusion, mask.shape

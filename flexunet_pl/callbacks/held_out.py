@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from flexunet_pl.common.tensors import most_probable
 from flexunet_pl.io.masks import read_mask
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
-from flexunet_pl.models.confidence import measure_confidence
 from flexunet_pl.models.inference import Answer, class_probabilities, resize_logits
 from flexunet_pl.rgb_map import IGNORED
 
@@ -77,7 +76,7 @@ class HeldOut(Callback):
             used = used[np.linspace(0, len(used) - 1, min(len(used), _MOST_PIXELS)).astype(int)]
             kept = probabilities.flatten(1).numpy()[:, used]
             group = group_of(Path(name), self.regex) or name
-            expected = measure_confidence(answer).expected_dice[1:]
+            expected = answer.confidence().expected_dice[1:]
             self.cases.append(
                 HeldOutCase(name, group, pair.image, pair.mask, predicted, truth, kept, truth.ravel()[used], expected)
             )

@@ -90,6 +90,7 @@ def read_source(path: Path, fit: Fit | None = None) -> Source:
         "image_window": list(saved.image_window) if saved.image_window is not None else None,
         **saved.facts.plain(),
         **({"postprocessing": [step.plain() for step in saved.postprocessing]} if saved.postprocessing else {}),
+        "never_empty": saved.never_empty,
         "network": saved.network,
         "checkpoint_sha256": digest,
         "training_data_sha256": _training_data(path),

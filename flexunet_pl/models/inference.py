@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from flexunet_pl.common.errors import UserError
 from flexunet_pl.common.tensors import most_probable
 from flexunet_pl.models.behind import with_temperature
+from flexunet_runtime.confidence import Confidence, measure_confidence
 from flexunet_runtime.tiles import Tiling
 
 _NO_FLIP: tuple[int, ...] = ()
@@ -39,6 +40,11 @@ class Answer(NamedTuple):
     def cpu(self) -> "Answer":
         """Return a copy on the CPU."""
         return Answer(*(tensor.cpu() if tensor is not None else None for tensor in self))  # type: ignore[arg-type]
+
+    def confidence(self) -> Confidence:
+        """Measure how far the mask can be trusted; of an answer on the CPU."""
+        opinions = () if self.opinions is None else tuple(self.opinions.numpy())
+        return measure_confidence(self.probabilities.numpy(), self.mask.numpy(), opinions)
 
 
 @dataclass(frozen=True)

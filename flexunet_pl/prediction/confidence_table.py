@@ -8,7 +8,7 @@ import numpy as np
 
 from flexunet_pl.common.cells import guard, unguard
 from flexunet_pl.common.files import written_in_place
-from flexunet_pl.models.confidence import Confidence
+from flexunet_runtime.confidence import Confidence
 
 NAME = "confidence.csv"
 

@@ -15,13 +15,13 @@ from flexunet_pl.io.masks import write_mask
 from flexunet_pl.io.overlays import add_legend, draw_overlay
 from flexunet_pl.io.volume_slices import SliceReader, join_slices, read_case
 from flexunet_pl.io.volumes import Volume, write_volume
-from flexunet_pl.models.confidence import Confidence
 from flexunet_pl.models.inference import Answer
 from flexunet_pl.prediction.dicom_seg import write_dicom_seg
 from flexunet_pl.prediction.plan import PredictionOutput
 from flexunet_pl.prediction.resume import result_path
 from flexunet_pl.prediction.video import write_video
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.confidence import Confidence
 
 
 def write_image_result(

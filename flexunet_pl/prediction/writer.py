@@ -12,12 +12,12 @@ from flexunet_pl.common.distributed import gather
 from flexunet_pl.common.errors import DataError
 from flexunet_pl.io.cases import Case
 from flexunet_pl.io.volume_slices import SliceReader
-from flexunet_pl.models.confidence import Confidence, measure_confidence
 from flexunet_pl.models.inference import Answer
 from flexunet_pl.prediction.confidence_table import ConfidenceTable, describe
 from flexunet_pl.prediction.outputs import VolumeResult, write_image_result
 from flexunet_pl.prediction.plan import PredictionOutput, PredictionPlan
 from flexunet_pl.rgb_map import RgbMap
+from flexunet_runtime.confidence import Confidence
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -102,7 +102,7 @@ class PredictionWriter(BasePredictionWriter):
         folder, source = self.output.output_dir, self._source
         if folder is None or source is None or self._plan is None:
             return False
-        confidence = measure_confidence(answer)
+        confidence = answer.confidence()
         if not case.is_volume:
             write_image_result(folder, case, answer, source, rgb_map, self.output)
             self._trust(case, confidence)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flexunet_runtime.confidence import measure_confidence
 from tests.dicom import picture, write_object
 from tests.export.conftest import noise
 from tests.handmade import bomb
@@ -93,6 +94,10 @@ def test_scores_count_the_mask_and_the_overlay_tints_it(served, runtime, exporte
     assert sum(c["share"] for c in scores["classes"].values()) == pytest.approx(1)
     probabilities = model.probabilities(image)
     assert scores["classes"]["lung"]["largest_probability"] == pytest.approx(float(probabilities[3].max()), abs=1e-5)
+    confidence = measure_confidence(probabilities, mask)
+    assert scores["trust"] == pytest.approx(confidence.trust(never_empty=False), abs=1e-5)
+    told = [scores["classes"][name]["expected_dice"] for name in model.names[1:]]
+    assert told == pytest.approx(confidence.expected_dice[1:].tolist(), abs=1e-5)
     overlay = np.asarray(Image.open(io.BytesIO(ask(served, "/overlay", png(image))[2])))
     assert np.array_equal(overlay[mask == 0], image[mask == 0])
     assert np.array_equal(overlay, runtime.draw_overlay(image, mask, model.colors))

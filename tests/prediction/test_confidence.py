@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from flexunet_pl.models.confidence import measure_confidence
 from flexunet_pl.models.inference import Answer
 from flexunet_pl.prediction.confidence_table import ConfidenceTable, describe
 
@@ -23,7 +22,7 @@ def answer(*, certainty=0.9, opinions=None):
 def test_the_expected_dice_is_that_of_drawn_truths():
     rng = np.random.default_rng(1)
     p = torch.from_numpy(rng.dirichlet((1, 0.4, 0.2), (60, 60)).astype(np.float32)).permute(2, 0, 1)
-    confidence = measure_confidence(Answer(p.argmax(0).byte(), p, None))
+    confidence = Answer(p.argmax(0).byte(), p, None).confidence()
     mask, drawn = p.argmax(0).numpy(), []
     for _ in range(50):
         truth = (rng.random((60, 60)) > p.numpy().cumsum(0)).sum(0)
@@ -35,11 +34,11 @@ def test_the_expected_dice_is_that_of_drawn_truths():
 
 
 def test_a_class_that_is_not_predicted_is_trusted_as_far_as_it_is_improbable():
-    confidence = measure_confidence(answer(certainty=0.8))
+    confidence = answer(certainty=0.8).confidence()
     assert confidence.expected_dice[2] == pytest.approx(0.8)
     empty = answer(certainty=0.8)
     empty = empty._replace(mask=torch.zeros_like(empty.mask))
-    found = measure_confidence(empty)
+    found = empty.confidence()
     assert found.trust(never_empty=True) == 0
     assert found.trust(never_empty=False) == pytest.approx(0.2)
 
@@ -48,14 +47,14 @@ def test_opinions_that_differ_lower_trust():
     alike = answer().mask[None].repeat(3, 1, 1)
     other = alike.clone()
     other[2] = other[2].roll(2, 1)
-    sure, unsure = (measure_confidence(answer(opinions=o)) for o in (alike, other))
+    sure, unsure = (answer(opinions=o).confidence() for o in (alike, other))
     assert sure.agreement.tolist() == [1, 1, 1]
     assert unsure.agreement[1] == pytest.approx((1 + 0.6 + 0.6) / 3)
     assert unsure.trust(never_empty=False) == pytest.approx(sure.trust(never_empty=False) * unsure.agreement[1])
 
 
 def test_slices_of_a_volume_are_one_case():
-    first, second = measure_confidence(answer(certainty=0.9)), measure_confidence(answer(certainty=0.6))
+    first, second = answer(certainty=0.9).confidence(), answer(certainty=0.6).confidence()
     both = first.joined(second)
     inside = 50 * 0.9 + 50 * 0.6
     assert both.expected_dice[1] == pytest.approx(2 * inside / (100 + inside))
@@ -68,7 +67,7 @@ def test_the_table_is_sorted_flagged_and_gone_on_with(tmp_path):
     def begin(rank=0, *, again=False):
         return ConfidenceTable(tmp_path, names, rank, again=again)
 
-    confidence = measure_confidence(answer(opinions=answer().mask[None].repeat(2, 1, 1)))
+    confidence = answer(opinions=answer().mask[None].repeat(2, 1, 1)).confidence()
     begin().add("a", confidence, 0.9)
     begin(1).add("=b", confidence, 0.3)
     table = begin()

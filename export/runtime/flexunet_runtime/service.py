@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from flexunet_runtime.batching import LARGE, Answer, Batcher, Limits
 from flexunet_runtime.budget import Budget
+from flexunet_runtime.confidence import measure_confidence
 from flexunet_runtime.decoder import Decoder
 from flexunet_runtime.errors import ModelFileError, NoImageError, TooLargeError, UserError
 from flexunet_runtime.masks import draw_overlay, encode_image, encode_mask
@@ -215,7 +216,7 @@ class Service:
         return Response(encode_image(draw_overlay(image, answer.mask, self.model.colors)), media_type="image/png")
 
     def _scores(self, image: NDArray[np.uint8], answer: Answer) -> Response:
-        classes = {}
+        classes: dict[str, dict[str, Any]] = {}
         for i, name in enumerate(self.model.names):
             here = answer.mask == i
             count = int(np.count_nonzero(here))
@@ -227,7 +228,13 @@ class Service:
                     "mean_probability": float(found[here].mean()) if count else None,  # over the pixels of the class
                 }
         height, width = answer.mask.shape
-        return JSONResponse({"height": height, "width": width, "classes": classes, "model_sha256": self.sha256})
+        scores = {"height": height, "width": width, "classes": classes, "model_sha256": self.sha256}
+        if answer.probabilities is not None:
+            confidence = measure_confidence(answer.probabilities, answer.mask)
+            for name, dice in list(zip(self.model.names, confidence.expected_dice, strict=True))[1:]:
+                classes[name]["expected_dice"] = float(dice)
+            scores["trust"] = confidence.trust(never_empty=self.model.metadata.get("never_empty") is True)
+        return JSONResponse(scores)
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "alive"})

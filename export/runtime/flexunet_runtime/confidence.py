@@ -1,12 +1,11 @@
 """How far a mask can be trusted: its expected Dice, and how much those who drew it agree."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from flexunet_pl.models.inference import Answer
 
 _SEEN = 0.02  # probability below which a pixel of another class is no doubt: a picture is full of such
 
@@ -69,19 +68,21 @@ class Confidence(NamedTuple):
         return float(dice * (common / either if either else 1.0))
 
 
-def measure_confidence(answer: Answer) -> Confidence:
-    """Measure how far an answer can be trusted.
+def measure_confidence(
+    probabilities: NDArray[np.float32], mask: NDArray[np.uint8], opinions: Sequence[NDArray[np.uint8]] = ()
+) -> Confidence:
+    """Measure how far a mask can be trusted.
 
     Args:
-        answer: On the CPU.
+        probabilities: Shape ``(K, H, W)``.
+        mask: Class index per pixel, shape ``(H, W)``.
+        opinions: Masks of those whose mean the probabilities are, where there are several.
 
     Returns:
         Its sums.
     """
-    probabilities, mask = answer.probabilities.numpy(), answer.mask.numpy()
     classes = len(probabilities)
     own = np.take_along_axis(probabilities, mask[None].astype(np.intp), axis=0)[0]
-    opinions = [] if answer.opinions is None else list(answer.opinions.numpy())
     pairs = list(combinations(opinions, 2))
     sizes = {id(opinion): np.bincount(opinion.ravel(), minlength=classes) for opinion in opinions}
     common = [2 * np.bincount(one[one == two], minlength=classes) for one, two in pairs]
