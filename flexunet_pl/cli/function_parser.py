@@ -39,7 +39,9 @@ def run_function(function: Callable[..., T], verb: str, args: list[str]) -> T:
     switches = {key for key, value in parser.get_defaults().items() if isinstance(value, bool)}
     for action in parser._actions:  # for the help page; there is no other way to name options
         action.option_strings = [option.replace("_", "-") for option in action.option_strings]
-    args = ["--config" if arg == "-c" and "config" in options else arg for arg in args]  # as the verbs of Lightning
+    # as the verbs of Lightning call it
+    args = ["--config" if arg == "-c" and "config" in options else arg for arg in args]
+    args = [arg for arg in args if arg != "--ckpt_path" or "checkpoint" not in positional]
     lists = {p.name for p in parameters if p.default is p.empty and get_origin(p.annotation) is list}
     words = [_option(arg, following, switches, lists) for arg, following in pairwise([*args, ""])]
     try:

@@ -36,6 +36,7 @@ from flexunet_pl.prediction.plan import PredictionOutput
 from flexunet_pl.rgb_map import RgbMap
 from flexunet_pl.task import SegmentationTask
 
+_SHORT = "--flag-below"  # of a key that is given to every call
 _OF_PREDICTION = ("inference", "output")  # arguments that have sections of their own
 
 
@@ -275,7 +276,8 @@ def run(
     Returns:
         Exit status: 0, or 1 where a part failed.
     """
+    words = [word.replace(_SHORT, "--prediction.flag_below", 1) if word.startswith(_SHORT) else word for word in args]
     with ExitStack() as held:
-        status = FlexUNetCLI([verb, *args], trusted_packages, held, callbacks).status
+        status = FlexUNetCLI([verb, *words], trusted_packages, held, callbacks).status
         leave_group()
         return status

@@ -19,8 +19,8 @@ def checkpoint_files(source: Checkpoints) -> list[Path]:
     """Return the files that a command line, or a script, means by a checkpoint.
 
     Args:
-        source: A file; several, as a sequence or separated by commas; the folder of a run, whose best checkpoint is
-            meant; or a folder of such folders, or of checkpoints, all of which are meant.
+        source: A file; several, as a sequence or a list separated by commas; the folder of a run, whose best checkpoint
+            is meant; or a folder of such folders, or of checkpoints, all of which are meant.
 
     Returns:
         The files; one that is missing is named when it is read.
@@ -32,13 +32,22 @@ def checkpoint_files(source: Checkpoints) -> list[Path]:
         files = [file for part in source for file in checkpoint_files(part)]
     elif (folder := Path(source)).is_dir():
         files = _in_folder(folder)
-    elif "," in str(source) and not folder.exists():
-        files = [file for part in str(source).split(",") if part.strip() for file in checkpoint_files(part.strip())]
+    elif not folder.exists() and (parts := _parts(str(source))):
+        files = [file for part in parts for file in checkpoint_files(part)]
     else:
         files = [folder]
     if not 1 <= len(files) <= _MOST:
         raise ModelFileError(f"{source}: {len(files)} checkpoints; 1 to {_MOST} can predict together")
     return files
+
+
+def _parts(text: str) -> list[str]:
+    """Return the names in a list such as ``a.ckpt,b.ckpt`` or ``[a.ckpt, b.ckpt]``; none where it is no list."""
+    listed = text.startswith("[") and text.endswith("]")
+    if not listed and "," not in text:
+        return []
+    parts = (part.strip(" \t\"'") for part in (text[1:-1] if listed else text).split(","))
+    return [part for part in parts if part]
 
 
 def _in_folder(folder: Path) -> list[Path]:

@@ -53,6 +53,7 @@ def images(tmp_path):
 def test_a_source_is_a_file_a_list_or_a_folder(folds, tmp_path):
     files = [folds / f"fold_{n}" / "checkpoints" / "best.ckpt" for n in range(3)]
     assert checkpoint_files(folds) == checkpoint_files(files) == checkpoint_files(",".join(map(str, files))) == files
+    assert checkpoint_files(f"[{files[0]}, '{files[1]}',\"{files[2]}\"]") == files
     assert checkpoint_files(folds / "fold_1") == checkpoint_files(files[1].parent) == [files[1]]
     assert checkpoint_files("runs/none.ckpt") == [Path("runs/none.ckpt")]
     with pytest.raises(ModelFileError, match="holds no checkpoint"):
@@ -94,7 +95,7 @@ def test_predict_onnx_and_the_members_own_predictions_agree(folds, images, tmp_p
     mask = read_mask(tmp_path / "all" / f"{name}.png", PHANTOM_MAP)
     assert np.abs(together - np.mean(each, axis=0)).max() < 1e-6
     assert np.array_equal(mask, np.mean(each, axis=0).argmax(0))
-    flexunet("export", folds, "--output", tmp_path / "all.onnx")
+    flexunet("export", "--ckpt_path", folds, "--output", tmp_path / "all.onnx")
     model = Model(tmp_path / "all.onnx")
     image = read_image(images / f"{name}.png")
     assert np.abs(model.probabilities(image) - np.mean(each, axis=0)).max() < 1e-4

@@ -98,3 +98,4 @@ def test_predict_lists_how_far_each_case_can_be_trusted(workspace, lively, phant
     assert {row["case"] for row in rows} == {path.stem for path in images.iterdir()}
     assert [float(row["trust"]) for row in rows] == sorted(float(row["trust"]) for row in rows)
     assert "to be looked at" not in flexunet(*words, "--prediction.flag_below", "0")
+    assert "3 to be looked at" in flexunet(*words, "--flag-below=1")
