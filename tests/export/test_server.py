@@ -349,7 +349,7 @@ def test_a_thousand_requests_from_sixteen_clients_leave_no_error_and_no_memory(e
             many()
         warm = memory()
         many()
-        assert memory() < 1.05 * warm
+        assert memory() < 1.1 * warm  # one image kept of each request would be more than twice
     finally:
         process.kill()
         process.communicate()
