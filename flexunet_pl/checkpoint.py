@@ -162,8 +162,6 @@ def read_checkpoint(source: Checkpoints, map_location: Any | None = None) -> dic
 
 
 def _read_file(path: Path, map_location: Any | None) -> dict[str, Any]:
-    if "://" in str(path):
-        raise ModelFileError(f"{path}: checkpoints are read from local files only; download it first")
     target = path
     if not target.is_file():
         raise ModelFileError(f"{target}: no such checkpoint file")

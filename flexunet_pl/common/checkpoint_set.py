@@ -26,8 +26,10 @@ def checkpoint_files(source: Checkpoints) -> list[Path]:
         The files; one that is missing is named when it is read.
 
     Raises:
-        ModelFileError: If a folder holds no checkpoint, or there are too many.
+        ModelFileError: If it is an address, a folder holds no checkpoint, or there are too many.
     """
+    if "://" in str(source):
+        raise ModelFileError(f"{source}: checkpoints are read from local files only; download it first")
     if not isinstance(source, str | Path):
         files = [file for part in source for file in checkpoint_files(part)]
     elif (folder := Path(source)).is_dir():
@@ -57,7 +59,8 @@ def _in_folder(folder: Path) -> list[Path]:
     files = sorted(folder.glob(f"*/checkpoints/{_BEST}")) or sorted(folder.glob("*.ckpt"))
     if not files:
         raise ModelFileError(
-            f"{folder}: holds no checkpoint; name a file, the folder of a run, or the folder of the runs of all folds"
+            f"{folder}: is no file, and a folder without a checkpoint; name a file, the folder of a run, or that of "
+            "the runs of all folds"
         )
     return files
 

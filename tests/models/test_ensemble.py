@@ -56,7 +56,7 @@ def test_a_source_is_a_file_a_list_or_a_folder(folds, tmp_path):
     assert checkpoint_files(f"[{files[0]}, '{files[1]}',\"{files[2]}\"]") == files
     assert checkpoint_files(folds / "fold_1") == checkpoint_files(files[1].parent) == [files[1]]
     assert checkpoint_files("runs/none.ckpt") == [Path("runs/none.ckpt")]
-    with pytest.raises(ModelFileError, match="holds no checkpoint"):
+    with pytest.raises(ModelFileError, match="a folder without a checkpoint"):
         checkpoint_files(tmp_path)
     with pytest.raises(ModelFileError, match="40 checkpoints; 1 to 32"):
         checkpoint_files([files[0]] * 40)
