@@ -161,8 +161,7 @@ def read_checkpoint(source: Checkpoints, map_location: Any | None = None) -> dic
     )
 
 
-def _read_file(path: Path, map_location: Any | None) -> dict[str, Any]:
-    target = path
+def _read_file(target: Path, map_location: Any | None) -> dict[str, Any]:
     if not target.is_file():
         raise ModelFileError(f"{target}: no such checkpoint file")
     known = known_hashes(target)

@@ -19,7 +19,7 @@ from flexunet_pl.common.tensors import most_probable
 from flexunet_pl.io.mask_colors import UnknownColors
 from flexunet_pl.io.masks import read_mask, write_mask
 from flexunet_pl.io.patient_ids import group_of, parse_group_regex
-from flexunet_pl.metrics.calibration import calibration_error, reliability, risk_curve
+from flexunet_pl.metrics.calibration import error_of, reliability, risk_curve
 from flexunet_pl.metrics.per_case import ClassScore, make_surfaces, measure_case
 from flexunet_pl.metrics.summary import summarise_cases
 from flexunet_pl.metrics.tables import print_summary, write_per_case, write_summary
@@ -39,7 +39,6 @@ class _Case:
     name: str
     scores: list[ClassScore]
     entropy: float
-    calibration: float
     reliability: NDArray[np.float64]
     confidence: Confidence
     confusion: NDArray[np.int64]
@@ -124,9 +123,7 @@ class CaseScores(Callback):
         opinions = most_probable(by_member(resized, classes)).byte() if len(resized) > classes else None
         confidence = Answer(torch.from_numpy(predicted), told, None, opinions).confidence()
         sure = reliability(told.numpy(), mask)
-        return _Case(
-            name, scores, entropy, calibration_error(told.numpy(), mask), sure, confidence, confusion, mask.shape
-        )
+        return _Case(name, scores, entropy, sure, confidence, confusion, mask.shape)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tables and print the summary."""
@@ -143,7 +140,8 @@ class CaseScores(Callback):
             "categorical_crossentropy": float(np.nanmean([case.entropy for case in cases])),
             "dice_coef_multiclass": dice_coef_multiclass,
         }
-        calibration = [case.calibration for case in cases if np.isfinite(case.calibration)]
+        errors = [error_of(case.reliability) for case in cases]
+        calibration = [error for error in errors if np.isfinite(error)]
         error = float(np.mean(calibration)) if calibration else float("nan")
         trust = [case.confidence.trust(never_empty=task.never_empty) for case in cases]
         risk = risk_curve(trust, [_mean_dice(case.scores) for case in cases])

@@ -59,7 +59,12 @@ def calibration_error(probabilities: NDArray[np.float32], truth: NDArray[np.uint
         The mean difference of certainty and share of right pixels, over 15 equal bins of certainty, weighted by their
         pixels, in 0..1; NaN without such a pixel.
     """
-    certain, right, pixels = reliability(probabilities, truth)
+    return error_of(reliability(probabilities, truth))
+
+
+def error_of(counted: NDArray[np.float64]) -> float:
+    """Return the calibration error of what `reliability` has counted; NaN where that is no pixel."""
+    certain, right, pixels = counted
     return float(np.abs(right - certain).sum() / pixels.sum()) if pixels.any() else float("nan")
 
 
